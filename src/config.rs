@@ -1,0 +1,291 @@
+//! Configuration: a TOML file, then the environment (`COTA_HTTP__LISTEN=…`), unknown keys refused.
+//!
+//! Every key stands with its default and its unit in `config.example.toml`; a test keeps the two in step.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+/// Everything the service can be told.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub http: HttpConfig,
+    pub auth: AuthConfig,
+    pub redis: RedisConfig,
+    pub postgres: PostgresConfig,
+    pub ledger: LedgerConfig,
+    pub flusher: FlusherConfig,
+    pub log: LogConfig,
+}
+
+/// The listeners and the bounds of a request.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+    /// `/metrics` has its own port, never exposed to users.
+    pub metrics_listen: SocketAddr,
+    /// Every answer comes within this.
+    pub request_deadline_ms: u64,
+    pub max_body_bytes: usize,
+    pub header_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    /// How long a shutdown waits for running requests.
+    pub drain_timeout_ms: u64,
+    /// Where a user can buy tokens; named in refusals for want of tokens.
+    pub top_up_url: Option<String>,
+}
+
+/// Who may call.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Shared secret of HS256, at least 32 bytes.
+    pub hs256_secret: Secret,
+    pub issuer: String,
+    pub audience: String,
+    pub leeway_seconds: u64,
+    /// A JWT that lives longer is refused.
+    pub max_lifetime_seconds: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisConfig {
+    pub url: Secret,
+    pub connect_timeout_ms: u64,
+    /// A call without an answer after this may or may not have run.
+    pub response_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresConfig {
+    pub url: Secret,
+    pub max_connections: u32,
+    pub acquire_timeout_ms: u64,
+    pub statement_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// Number of partitions of a new deployment; Postgres keeps it from then on.
+    pub partitions: u16,
+    /// Each lane owns one Redis connection; operations of one account stay in one lane.
+    pub lanes: usize,
+    pub max_batch: usize,
+    /// Bound of each lane's queue of reserves and extends, the first to be shed.
+    pub reserve_queue: usize,
+    /// Bound of each lane's queue of settles, debits and releases.
+    pub settle_queue: usize,
+    /// Waiting reserves one user may have in a lane.
+    pub reserves_per_user: usize,
+    /// Above this many unflushed entries in a partition, reserves are refused.
+    pub outbox_soft_limit: u64,
+    /// Above this many, settles are refused too. At most `witness_capacity`.
+    pub outbox_hard_limit: u64,
+    /// Acked settles a replica remembers per partition until Postgres has them.
+    pub witness_capacity: usize,
+    /// Finished reservations stay in Redis this long; after that Postgres answers.
+    pub retention_seconds: u64,
+    /// Expired ones stay longer, for settles that come late.
+    pub expired_retention_seconds: u64,
+    pub sweep_interval_ms: u64,
+    pub sync_interval_ms: u64,
+    /// How often a replica looks at the partitions' state in Postgres.
+    pub poll_interval_ms: u64,
+    /// How long a recovery waits for the witnesses of live replicas.
+    pub witness_wait_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlusherConfig {
+    /// Rows of one SQL transaction.
+    pub batch_rows: usize,
+    pub interval_ms: u64,
+    /// How long a shutdown waits for the outbox to empty.
+    pub drain_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// A `tracing` filter, such as `info` or `cota=debug`.
+    pub filter: String,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            request_deadline_ms: 2_000,
+            max_body_bytes: 65_536,
+            header_timeout_ms: 5_000,
+            body_timeout_ms: 5_000,
+            drain_timeout_ms: 10_000,
+            top_up_url: None,
+        }
+    }
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            hs256_secret: Secret::default(),
+            issuer: "cota".into(),
+            audience: "cota".into(),
+            leeway_seconds: 5,
+            max_lifetime_seconds: 86_400 * 31,
+        }
+    }
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            url: Secret::new("redis://127.0.0.1:6379"),
+            connect_timeout_ms: 1_000,
+            response_timeout_ms: 1_000,
+        }
+    }
+}
+
+impl Default for PostgresConfig {
+    fn default() -> Self {
+        Self {
+            url: Secret::new("postgres://cota@127.0.0.1:5432/cota"),
+            max_connections: 16,
+            acquire_timeout_ms: 500,
+            statement_timeout_ms: 5_000,
+        }
+    }
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self {
+            partitions: 8,
+            lanes: 1,
+            max_batch: 64,
+            reserve_queue: 8_192,
+            settle_queue: 16_384,
+            reserves_per_user: 1_024,
+            outbox_soft_limit: 100_000,
+            outbox_hard_limit: 200_000,
+            witness_capacity: 200_000,
+            retention_seconds: 1_800,
+            expired_retention_seconds: 86_400,
+            sweep_interval_ms: 200,
+            sync_interval_ms: 200,
+            poll_interval_ms: 100,
+            witness_wait_ms: 3_000,
+        }
+    }
+}
+
+impl Default for FlusherConfig {
+    fn default() -> Self {
+        Self { batch_rows: 2_000, interval_ms: 25, drain_timeout_ms: 10_000 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into() }
+    }
+}
+
+impl Config {
+    /// Reads `file` if one is given, then the environment, and checks the whole.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a key is unknown or a value out of range; the text names the key.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(path) = file {
+            if !path.is_file() {
+                return Err(ConfigError::Missing(path.display().to_string()));
+            }
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        let config: Self = figment
+            .merge(Env::prefixed("COTA_").split("__"))
+            .extract()
+            .map_err(|e| ConfigError::Parse(Box::new(e)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with the key and the rule.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let rules = [
+            (self.auth.hs256_secret.expose().len() >= 32, "auth.hs256_secret must have at least 32 bytes"),
+            ((1..=1024).contains(&self.ledger.partitions), "ledger.partitions must be 1 to 1024"),
+            ((1..=64).contains(&self.ledger.max_batch), "ledger.max_batch must be 1 to 64"),
+            ((1..=64).contains(&self.ledger.lanes), "ledger.lanes must be 1 to 64"),
+            (
+                self.ledger.outbox_soft_limit < self.ledger.outbox_hard_limit,
+                "ledger.outbox_soft_limit must be below ledger.outbox_hard_limit",
+            ),
+            (
+                self.ledger.witness_capacity as u64 >= self.ledger.outbox_hard_limit,
+                "ledger.witness_capacity must be at least ledger.outbox_hard_limit",
+            ),
+            ((1..=10_000).contains(&self.flusher.batch_rows), "flusher.batch_rows must be 1 to 10000"),
+            (self.http.request_deadline_ms >= 100, "http.request_deadline_ms must be at least 100"),
+            (self.postgres.max_connections >= 4, "postgres.max_connections must be at least 4"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(ConfigError::Invalid(rule)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Milliseconds of the configuration as a duration.
+pub fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A value that never shows in logs or debug output.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself; for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("there is no configuration file {0}")]
+    Missing(String),
+    #[error("{0}")]
+    Parse(Box<figment::Error>),
+    #[error("{0}")]
+    Invalid(&'static str),
+}

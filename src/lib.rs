@@ -1,0 +1,19 @@
+//! Cota enforces per-user LLM-token quotas: **reserve** before a model call, **settle** after it, both atomic in
+//! Redis; every settled transaction arrives in Postgres exactly once.
+//!
+//! The map, in the order of the imports (each may use those before it):
+//!
+//! - [`config`], [`telemetry`], [`metrics`]: leaves, for all.
+//! - [`quota`]: the vocabulary; pure.
+//! - [`store`]: Postgres. Only here is SQL.
+//! - [`ledger`]: the Redis protocol: scripts, lanes, gates, witnesses, recovery. Only here are Redis commands.
+//! - [`flusher`]: outbox → Postgres.
+//! - [`accounts`]: use cases on users and grants.
+//! - [`http`]: router, authentication, problems, one file per resource.
+//! - [`app`]: what starts in which order, and drains in which.
+//! - [`devstack`]: private Redis and Postgres servers, for `cota dev` and the tests.
+//! - [`cli`]: the commands.
+
+pub mod config;
+pub mod ledger;
+pub mod quota;

@@ -1,0 +1,26 @@
+//! The core vocabulary: amounts, ids, budgets, reservations, transactions and what may be refused.
+//!
+//! Pure: no I/O, no async, no clock. Everything else speaks in these types, so that an amount that is out of
+//! range or an id of the wrong form cannot get past the place where it entered.
+
+mod amount;
+mod balance;
+mod budget;
+mod id;
+mod partition;
+mod request;
+mod reservation;
+mod text;
+mod transaction;
+
+pub use amount::{AmountError, MAX_OPERATION_TOKENS, MAX_TOTAL_TOKENS, Tokens};
+pub use balance::Balance;
+pub use budget::{BudgetId, Line, ShortBudget};
+pub use id::{IdError, MAX_RESERVATION_ID_LENGTH, ReservationId, UserId};
+pub use partition::{PartitionId, Partitions};
+pub use request::{Charge, Debit, Extend, Reserve, Settle, Usage};
+pub use reservation::{DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, Reservation, State};
+pub use text::{
+    MAX_METADATA_LENGTH, MAX_MODEL_LENGTH, MAX_REQUEST_ID_LENGTH, Metadata, Model, RequestId, TextError,
+};
+pub use transaction::{Entry, Flags, Kind, OutboxId, Transaction, transaction_id};
