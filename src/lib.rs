@@ -17,3 +17,4 @@
 pub mod config;
 pub mod ledger;
 pub mod quota;
+pub mod store;

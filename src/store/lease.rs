@@ -1,0 +1,94 @@
+//! One pooled connection for the length of one call.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+
+use super::StoreError;
+
+/// Runs `work` on a pooled connection and ends within `limit`, whatever the network does.
+///
+/// A connection goes back to the pool only when its last statement got a definite answer. After a time-out, a
+/// broken link or a caller that left, nobody knows what is still on its way over it, and the pool's own test on
+/// return could hang for ever on a dead link: such a connection is closed hard, and the server rolls back.
+///
+/// The work owns its lease instead of borrowing a connection, since a future that is general over the lifetime of a
+/// borrow cannot be shown to be `Send`.
+pub(super) async fn run<T, E>(
+    pool: &PgPool,
+    limit: Duration,
+    work: impl AsyncFnOnce(Lease) -> Result<T, E>,
+) -> Result<T, StoreError>
+where
+    E: Into<StoreError>,
+{
+    let connection = pool.acquire().await.map_err(StoreError::from_acquire)?;
+    let returned = Returned::default();
+    let lease = Lease { connection: Some(connection), to: returned.clone() };
+    let result = match tokio::time::timeout(limit, work(lease)).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(StoreError::Unknown("the call timed out".into())),
+    };
+    if !matches!(result, Err(StoreError::Unknown(_))) {
+        drop(returned.take());
+    }
+    result
+}
+
+/// The connection of one call.
+pub(super) struct Lease {
+    connection: Option<PoolConnection<Postgres>>,
+    to: Returned,
+}
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    #[expect(clippy::expect_used, reason = "only the drop takes the connection out")]
+    fn deref(&self) -> &PgConnection {
+        self.connection.as_ref().expect("a lease has a connection")
+    }
+}
+
+impl DerefMut for Lease {
+    #[expect(clippy::expect_used, reason = "only the drop takes the connection out")]
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("a lease has a connection")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.to.put(self.connection.take());
+    }
+}
+
+/// Where a connection is between the end of the work and the verdict on it. What nobody takes out is closed hard: the
+/// socket closes without a word.
+#[derive(Clone, Default)]
+struct Returned(Arc<Slot>);
+
+#[derive(Default)]
+struct Slot(Mutex<Option<PoolConnection<Postgres>>>);
+
+impl Returned {
+    fn put(&self, connection: Option<PoolConnection<Postgres>>) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+    }
+
+    fn take(&self) -> Option<PoolConnection<Postgres>> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(connection.detach());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Postgres: one file per aggregate, and the only place with SQL.
+//!
+//! Postgres owns what was granted and configured, and keeps the ledger of what was spent. Three protocols live
+//! here, each told at the head of its file: how a batch of outbox entries becomes ledger rows exactly once
+//! ([`booking`]), how an account gets to Redis ([`budgets`]), and how a partition changes hands ([`partitions`]).
+//!
+//! Every call ends within a bound and may be repeated. Locks are taken in one order by all: a row of `partitions`,
+//! then rows of `user_accounts` by id, then the rest.
+
+mod booking;
+mod booking_rows;
+mod booking_rules;
+mod budgets;
+mod dead_letters;
+mod error;
+mod grants;
+mod lease;
+mod partitions;
+mod recovery_lock;
+mod replicas;
+mod schema;
+mod transactions;
+mod users;
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use booking::{Booked, Booker, Booking};
+pub use budgets::{BudgetState, Loaded, Loading};
+pub use dead_letters::{DeadLetter, DeadReason};
+pub use error::{SchemaError, StoreError};
+pub use grants::{Credit, CreditOutcome, Grant, GrantKind};
+pub use partitions::{PartitionRow, PartitionState};
+pub use recovery_lock::RecoveryLock;
+pub use replicas::ReplicaId;
+pub use transactions::{Drift, LedgerRow};
+pub use users::{Creation, NewUser, User, UserFilter, UserStatus};
+
+use crate::{
+    config::{PostgresConfig, millis},
+    quota::UserId,
+};
+
+/// Handle on Postgres; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    options: Arc<PgConnectOptions>,
+    /// Bound of one call, from the moment it has a connection.
+    call_timeout: Duration,
+}
+
+/// How often a call runs again after a deadlock or a serialization failure before the caller hears of it.
+const MAX_ATTEMPTS: usize = 5;
+
+impl Store {
+    /// Sets up the pool and makes sure that Postgres answers.
+    ///
+    /// # Errors
+    /// When the URL is malformed or Postgres cannot be reached.
+    pub async fn connect(config: &PostgresConfig) -> Result<Self, StoreError> {
+        let store = Self::lazy(config)?;
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// Sets up the pool without a connection: for a service that has to start while Postgres is away.
+    ///
+    /// # Errors
+    /// When the URL is malformed.
+    pub fn lazy(config: &PostgresConfig) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = config.url.expose().parse().map_err(StoreError::from_acquire)?;
+        let statement_ms = config.statement_timeout_ms;
+        let options = options.application_name("cota").options([
+            ("statement_timeout", statement_ms.to_string()),
+            // Shorter, so that a wait for a lock is told apart from a slow statement.
+            ("lock_timeout", (statement_ms / 2).max(1).to_string()),
+            ("idle_in_transaction_session_timeout", statement_ms.to_string()),
+            // The server's side of a dead link: it drops the session, and the locks with it.
+            ("tcp_user_timeout", statement_ms.to_string()),
+            ("tcp_keepalives_idle", "5".to_owned()),
+            ("tcp_keepalives_interval", "2".to_owned()),
+            ("tcp_keepalives_count", "3".to_owned()),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(millis(config.acquire_timeout_ms))
+            .connect_lazy_with(options.clone());
+        // Time for the server's own time-outs to speak first: theirs is the definite answer.
+        let call_timeout = millis(statement_ms) + Duration::from_millis(500);
+        Ok(Self { pool, options: Arc::new(options), call_timeout })
+    }
+
+    /// Whether Postgres answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.run(async |mut connection| sqlx::query!("SELECT 1 AS one").fetch_one(&mut *connection).await)
+            .await?;
+        Ok(())
+    }
+
+    /// Closes the pool; calls under way end first.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn run<T, E: Into<StoreError>>(
+        &self,
+        work: impl AsyncFnOnce(lease::Lease) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
+        lease::run(&self.pool, self.call_timeout, work).await
+    }
+}
+
+/// `BIGINT` that a constraint keeps at 0 or above.
+fn unsigned(value: i64) -> Result<u64, StoreError> {
+    u64::try_from(value).map_err(|_| StoreError::corrupt(format_args!("{value} where no negative may be")))
+}
+
+/// For `BIGINT`; a value above its range is the largest, which the constraints refuse.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Ids as Postgres takes them.
+fn raw_ids(users: &[UserId]) -> Vec<uuid::Uuid> {
+    users.iter().map(|user| user.0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Servers run every call in a task of its own, so its future must be able to move between threads.
+    #[test]
+    fn calls_can_be_spawned() {
+        fn spawnable<T>(_: impl Future<Output = T> + Send + 'static) {}
+        let config = PostgresConfig::default();
+        spawnable(async move {
+            let store = Store::connect(&config).await?;
+            let user = UserId::generate();
+            let partition = crate::quota::PartitionId(0);
+            store.book(partition, 1, Booker::Flusher { run_id: "run" }, &[], 0).await?;
+            store.load_snapshot(partition, 1, user).await?;
+            store.users(None, 1, UserFilter::default()).await?;
+            store.booked(partition, &[]).await?;
+            store.try_lock_recovery(partition).await?;
+            store.migrate().await?;
+            store.check_schema().await
+        });
+    }
+}

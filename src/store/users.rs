@@ -1,0 +1,268 @@
+//! Accounts.
+
+use jiff::Timestamp;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Store, StoreError, error::violates, unsigned};
+use crate::quota::UserId;
+
+/// An account as Postgres has it. What is reserved is in Redis only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub email: String,
+    pub external_id: Option<String>,
+    pub status: UserStatus,
+    pub locale: Option<String>,
+    pub time_zone: Option<String>,
+    /// Granted tokens.
+    pub total_tokens: u64,
+    /// Settled tokens that have arrived in the ledger; Redis may be ahead by what is in the outbox.
+    pub used_tokens: u64,
+    /// Counts every change that must reach Redis.
+    pub version: u64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserStatus {
+    Active,
+    /// Reserves are refused; what is under way may still settle.
+    Suspended,
+}
+
+impl UserStatus {
+    /// The word in SQL and API answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    pub(super) fn from_sql(word: &str) -> Result<Self, StoreError> {
+        match word {
+            "active" => Ok(Self::Active),
+            "suspended" => Ok(Self::Suspended),
+            other => Err(StoreError::corrupt(format_args!("user status {other:?}"))),
+        }
+    }
+}
+
+/// What an account starts with. The caller has checked the address and the texts.
+#[derive(Clone, Debug, Default)]
+pub struct NewUser {
+    /// A UUIDv7 when absent.
+    pub id: Option<UserId>,
+    /// 3–320 bytes.
+    pub email: String,
+    /// 1–255 bytes.
+    pub external_id: Option<String>,
+    pub locale: Option<String>,
+    pub time_zone: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Creation {
+    Created(User),
+    /// Another account has this address, in whatever case.
+    EmailTaken,
+    ExternalIdTaken,
+    IdTaken,
+}
+
+/// Which accounts a list shows; absent parts do not filter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UserFilter<'a> {
+    /// The whole address, in any case.
+    pub email: Option<&'a str>,
+    /// The whole external id, exactly.
+    pub external_id: Option<&'a str>,
+}
+
+pub(super) struct UserRow {
+    id: Uuid,
+    email: String,
+    external_id: Option<String>,
+    status: String,
+    locale: Option<String>,
+    time_zone: Option<String>,
+    total_tokens: i64,
+    used_tokens: i64,
+    version: i64,
+    created_at: jiff_sqlx::Timestamp,
+    updated_at: jiff_sqlx::Timestamp,
+}
+
+impl TryFrom<UserRow> for User {
+    type Error = StoreError;
+
+    fn try_from(row: UserRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: UserId(row.id),
+            email: row.email,
+            external_id: row.external_id,
+            status: UserStatus::from_sql(&row.status)?,
+            locale: row.locale,
+            time_zone: row.time_zone,
+            total_tokens: unsigned(row.total_tokens)?,
+            used_tokens: unsigned(row.used_tokens)?,
+            version: unsigned(row.version)?,
+            created_at: row.created_at.to_jiff(),
+            updated_at: row.updated_at.to_jiff(),
+        })
+    }
+}
+
+impl Store {
+    /// Creates an account with nothing granted.
+    pub async fn create_user(&self, new: &NewUser) -> Result<Creation, StoreError> {
+        let id = new.id.unwrap_or_else(UserId::generate);
+        let inserted = self
+            .run(async |mut connection| match insert_user(&mut connection, id, new).await {
+                Ok(row) => Ok(Ok(row)),
+                Err(error) if violates(&error, "user_accounts_email_key") => Ok(Err(Creation::EmailTaken)),
+                Err(error) if violates(&error, "user_accounts_external_id_key") => {
+                    Ok(Err(Creation::ExternalIdTaken))
+                }
+                Err(error) if violates(&error, "user_accounts_pkey") => Ok(Err(Creation::IdTaken)),
+                Err(error) => Err(error),
+            })
+            .await?;
+        match inserted {
+            Ok(row) => Ok(Creation::Created(row.try_into()?)),
+            Err(taken) => Ok(taken),
+        }
+    }
+
+    pub async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.run(async |mut connection| select_user(&mut connection, id).await)
+            .await?
+            .map(User::try_from)
+            .transpose()
+    }
+
+    /// Accounts by id, after `after`, at most `limit`. Each part of the filter names at most one account.
+    pub async fn users(
+        &self,
+        after: Option<UserId>,
+        limit: u32,
+        filter: UserFilter<'_>,
+    ) -> Result<Vec<User>, StoreError> {
+        let after = after.map_or(Uuid::nil(), |user| user.0);
+        let rows = self
+            .run(async |mut connection| match filter {
+                UserFilter { email: None, external_id: None } => {
+                    page(&mut connection, after, i64::from(limit)).await
+                }
+                UserFilter { external_id: Some(external_id), .. } => {
+                    by_external_id(&mut connection, external_id).await
+                }
+                UserFilter { email: Some(email), .. } => by_email(&mut connection, email).await,
+            })
+            .await?;
+        let users: Vec<User> = rows.into_iter().map(User::try_from).collect::<Result<_, _>>()?;
+        Ok(users
+            .into_iter()
+            .filter(|user| user.id.0 > after)
+            .filter(|user| filter.email.is_none_or(|email| user.email.to_lowercase() == email.to_lowercase()))
+            .take(limit as usize)
+            .collect())
+    }
+
+    /// Suspends or resumes an account; `None` if there is no such account. Setting what is already so changes
+    /// nothing, so that Redis is told of real changes only.
+    pub async fn set_status(&self, id: UserId, status: UserStatus) -> Result<Option<User>, StoreError> {
+        let row = self
+            .run(async |mut connection| {
+                sqlx::query!(
+                    "UPDATE user_accounts SET status = $2, version = version + 1, updated_at = now()
+                     WHERE id = $1 AND status <> $2",
+                    id.0,
+                    status.as_str(),
+                )
+                .execute(&mut *connection)
+                .await?;
+                select_user(&mut connection, id).await
+            })
+            .await?;
+        row.map(User::try_from).transpose()
+    }
+}
+
+async fn insert_user(
+    connection: &mut PgConnection,
+    id: UserId,
+    new: &NewUser,
+) -> Result<UserRow, sqlx::Error> {
+    sqlx::query_as!(
+        UserRow,
+        "INSERT INTO user_accounts (id, email, external_id, locale, time_zone) VALUES ($1, $2, $3, $4, $5)
+         RETURNING id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                   created_at, updated_at",
+        id.0,
+        new.email,
+        new.external_id,
+        new.locale,
+        new.time_zone,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+pub(super) async fn select_user(
+    connection: &mut PgConnection,
+    id: UserId,
+) -> Result<Option<UserRow>, sqlx::Error> {
+    sqlx::query_as!(
+        UserRow,
+        "SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                created_at, updated_at
+         FROM user_accounts WHERE id = $1",
+        id.0,
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+async fn page(connection: &mut PgConnection, after: Uuid, limit: i64) -> Result<Vec<UserRow>, sqlx::Error> {
+    sqlx::query_as!(
+        UserRow,
+        "SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                created_at, updated_at
+         FROM user_accounts WHERE id > $1 ORDER BY id LIMIT $2",
+        after,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn by_email(connection: &mut PgConnection, email: &str) -> Result<Vec<UserRow>, sqlx::Error> {
+    sqlx::query_as!(
+        UserRow,
+        "SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                created_at, updated_at
+         FROM user_accounts WHERE lower(email) = lower($1)",
+        email,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn by_external_id(
+    connection: &mut PgConnection,
+    external_id: &str,
+) -> Result<Vec<UserRow>, sqlx::Error> {
+    sqlx::query_as!(
+        UserRow,
+        "SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                created_at, updated_at
+         FROM user_accounts WHERE external_id = $1",
+        external_id,
+    )
+    .fetch_all(connection)
+    .await
+}
