@@ -15,6 +15,7 @@
 //! - [`cli`]: the commands.
 
 pub mod config;
+pub mod flusher;
 pub mod ledger;
 pub mod quota;
 pub mod store;

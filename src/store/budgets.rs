@@ -186,6 +186,39 @@ impl Store {
         .await?;
         Ok(())
     }
+
+    /// Notes accounts as settled that Redis does not have and has not been given in the epoch named: a later load
+    /// reads the present version by itself. The condition is judged under the row's lock, so a load that was given
+    /// the account meanwhile is not overlooked. Says how many were noted.
+    pub async fn note_cold(&self, cold: &[(UserId, u64, u64)]) -> Result<usize, StoreError> {
+        if cold.is_empty() {
+            return Ok(0);
+        }
+        let users: Vec<Uuid> = cold.iter().map(|(user, ..)| user.0).collect();
+        let versions: Vec<i64> = cold.iter().map(|(_, version, _)| signed(*version)).collect();
+        let epochs: Vec<i64> = cold.iter().map(|(.., epoch)| signed(*epoch)).collect();
+        let done = self
+            .run(async |mut connection| {
+                sqlx::query!(
+                    "WITH note AS (
+                         SELECT a.id, n.version, n.epoch
+                         FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, version, epoch)
+                         JOIN user_accounts a USING (id)
+                         ORDER BY a.id FOR NO KEY UPDATE OF a
+                     )
+                     UPDATE user_accounts a SET synced_version = note.version
+                     FROM note
+                     WHERE a.id = note.id AND a.version = note.version AND a.loaded_epoch < note.epoch",
+                    &users,
+                    &versions,
+                    &epochs,
+                )
+                .execute(&mut *connection)
+                .await
+            })
+            .await?;
+        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    }
 }
 
 async fn load_once(

@@ -1,0 +1,47 @@
+-- carry: what recovery makes of pending reservations that Redis still has. Flags: allow-oom
+--
+-- KEYS  [1] {q}:m meta hash   [2] {q}:x expiry zset
+--       then for every reservation: its record, and the budget key of each of its lines in the record's order
+-- ARGV  [1] epoch   [2] retention ms of settled   [3] retention ms of expired
+--       [4…] packed: u8 verdict (0 carried over, 1 settled in the ledger, 2 expired in the ledger)
+--            u64 tokens charged · u8 lines · u8+n member of the expiry zset
+-- Returns {0, carried} · {5} LOST: another recovery has taken over.
+-- Invariant: every hold is counted in this epoch exactly once, also when the call is repeated; progress reported
+--       before the loss is dropped, so that what is carried over expires as released, never charged.
+if #KEYS < 2 or #ARGV < 3 then return redis.error_reply('ERR carry: wrong number of keys or arguments') end
+local META, EXPIRY, epoch, retention, expired_retention = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
+
+local meta = redis.call('HMGET', META, 'st', 'ep')
+if meta[1] ~= 'recovering' or meta[2] ~= epoch then return {5} end
+local now, epoch_number = read_clock(), tonumber(epoch)
+
+local function finish(key, member, record, state, charged)
+  redis.call('ZREM', EXPIRY, member)
+  record.state, record.charged, record.finished_at = state, charged, now
+  record.charged_by_expiry = state == EXPIRED and charged or 0
+  redis.call('SET', key, pack_record(record), 'PX', state == EXPIRED and expired_retention or retention)
+end
+
+local function carry_over(key, record, first_budget)
+  if record.epoch == epoch_number then return end
+  record.epoch, record.progress = epoch_number, 0
+  for i, line in ipairs(record.lines) do redis.call('HINCRBY', KEYS[first_budget + i - 1], 'hd', line.amount) end
+  redis.call('SET', key, pack_record(record))
+end
+
+local key, carried = 3, 0
+for i = 4, #ARGV do
+  local verdict, charged, lines, member = struct.unpack('>BI8BBc0', ARGV[i])
+  local bytes = redis.call('GET', KEYS[key])
+  local record = bytes and unpack_record(bytes)
+  if not bytes or (record and record.state ~= PENDING) then
+    redis.call('ZREM', EXPIRY, member)
+  elseif record and verdict == 0 then
+    carry_over(KEYS[key], record, key + 1)
+    carried = carried + 1
+  elseif record then
+    finish(KEYS[key], member, record, verdict == 1 and SETTLED or EXPIRED, charged)
+  end -- else of an unknown format: left for a version that knows it
+  key = key + 1 + lines
+end
+return {0, carried}

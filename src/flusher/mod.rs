@@ -1,0 +1,158 @@
+//! The flusher: moves the outbox to Postgres, every entry exactly once.
+//!
+//! *At least once*: an entry leaves the outbox only by its exact id, after the commit was confirmed, and reading always
+//! starts at the head. *At most once*: the ledger's unique key. So an unknown commit is repeated, and two flushers, a
+//! zombie or a replay all go through the same statement ([`crate::store::Store::book`]). Any replica may flush any
+//! partition; the row lock on `partitions` lets one at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{FlusherConfig, millis},
+    ledger::{CallError, Outbox},
+    quota::{PartitionId, Partitions},
+    store::{Booker, Booking, Store, StoreError},
+};
+
+/// Pause after a fault, so that a store that is down is not hammered.
+const FAULT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Pause when another replica is flushing the partition.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why a round flushed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    #[error(transparent)]
+    Redis(#[from] CallError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0} entries have a format this version does not know")]
+    Unreadable(usize),
+}
+
+/// What one round did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// So many entries are in Postgres and gone from the outbox; `more` may wait.
+    Flushed { entries: usize, more: bool },
+    /// The outbox was empty.
+    Empty,
+    /// The partition is not open, or in another life than Postgres knows: not the flusher's to book.
+    Closed,
+    /// Another replica is at it.
+    Busy,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Flusher {
+    outbox: Outbox,
+    store: Store,
+    partitions: Partitions,
+    config: FlusherConfig,
+}
+
+impl Flusher {
+    pub fn new(outbox: Outbox, store: Store, partitions: Partitions, config: FlusherConfig) -> Self {
+        Self { outbox, store, partitions, config }
+    }
+
+    /// Starts one task per partition.
+    pub fn start(self) -> RunningFlusher {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let flusher = Arc::new(self);
+        for partition in flusher.partitions.iter() {
+            tasks.spawn(Arc::clone(&flusher).run(partition, stop.clone()));
+        }
+        RunningFlusher { flusher, tasks, stop }
+    }
+
+    async fn run(self: Arc<Self>, partition: PartitionId, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let pause = match self.flush(partition).await {
+                Ok(Round::Flushed { more: true, .. }) => continue,
+                Ok(Round::Flushed { .. } | Round::Empty) => millis(self.config.interval_ms),
+                Ok(Round::Busy) => BUSY_PAUSE,
+                Ok(Round::Closed) => FAULT_PAUSE,
+                Err(error) => {
+                    tracing::warn!(partition = partition.0, %error, "a flush failed and will be repeated");
+                    FAULT_PAUSE
+                }
+            };
+            stop.run_until_cancelled(sleep(pause)).await;
+        }
+    }
+
+    /// One round: read from the head, book, ack exactly what was booked.
+    ///
+    /// # Errors
+    /// When a store does not answer. Nothing is lost: the next round meets the same entries.
+    pub async fn flush(&self, partition: PartitionId) -> Result<Round, FlushError> {
+        let page = self.outbox.read(partition, self.config.batch_rows).await?;
+        if !page.open {
+            return Ok(Round::Closed);
+        }
+        if page.entries.is_empty() {
+            return match page.unreadable {
+                0 => Ok(Round::Empty),
+                unreadable => Err(FlushError::Unreadable(unreadable)),
+            };
+        }
+        let by = Booker::Flusher { run_id: &page.run_id };
+        match self.store.book(partition, page.epoch, by, &page.entries, page.sequence).await? {
+            Booking::Booked(booked) => {
+                if booked.dead > 0 {
+                    tracing::error!(partition = partition.0, dead = booked.dead, "entries went to the dead letters");
+                }
+                self.outbox.ack(partition, &page.entries).await?;
+                let entries = page.entries.len();
+                Ok(Round::Flushed { entries, more: page.depth > entries as u64 })
+            }
+            Booking::Fenced => Ok(Round::Closed),
+            Booking::Busy => Ok(Round::Busy),
+        }
+    }
+
+    /// Flushes until every outbox is empty, or the time is up; true when all are empty.
+    pub async fn drain(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        for partition in self.partitions.iter() {
+            loop {
+                match self.flush(partition).await {
+                    Ok(Round::Empty) => break,
+                    Ok(Round::Flushed { .. }) => {}
+                    Ok(Round::Busy | Round::Closed) | Err(_) => sleep(BUSY_PAUSE).await,
+                }
+                if Instant::now() >= deadline {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// The running tasks of a flusher.
+pub struct RunningFlusher {
+    flusher: Arc<Flusher>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl RunningFlusher {
+    /// Stops the tasks and empties the outbox as far as the time allows; what remains stays in Redis for the next
+    /// flusher.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let within = millis(self.flusher.config.drain_timeout_ms);
+        if !self.flusher.drain(within).await {
+            tracing::warn!("the outbox is not empty at shutdown; the next flusher goes on with it");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! One round of a lane: jobs grouped into `apply` calls, sent as one pipeline, answered under the gate.
+
+use std::sync::Arc;
+
+use redis::{Pipeline, RedisError, Value};
+
+use super::{
+    gate::{Doubt, Pass},
+    job::{Job, Reason, Verdict},
+    scripts,
+    session::{Link, evalsha, is_no_script, leads_nowhere},
+    shard::{Shard, Shards},
+    wire::{Answer, Status, Verb},
+    witness,
+};
+use crate::{
+    config::LedgerConfig,
+    quota::{MAX_TTL_SECONDS, PartitionId},
+};
+
+/// What every `apply` call is told.
+pub struct Limits {
+    pub max_batch: usize,
+    retention_ms: u64,
+    expired_retention_ms: u64,
+}
+
+impl Limits {
+    pub fn new(config: &LedgerConfig) -> Self {
+        Self {
+            max_batch: config.max_batch,
+            retention_ms: config.retention_seconds.saturating_mul(1000),
+            expired_retention_ms: config.expired_retention_seconds.saturating_mul(1000),
+        }
+    }
+}
+
+/// One `apply` call: jobs of one partition, and the life they are sent under.
+struct Call {
+    partition: PartitionId,
+    pass: Pass,
+    nonce: u64,
+    jobs: Vec<Job>,
+}
+
+/// See the module.
+pub struct Batch {
+    calls: Vec<Call>,
+    pipe: Pipeline,
+    /// A gate is open for another server than this connection leads to.
+    misled: bool,
+}
+
+impl Batch {
+    /// Groups the jobs by partition, in order, at most `max_batch` a call. Jobs that cannot be sent are answered.
+    pub fn build(jobs: Vec<Job>, shards: &Shards, limits: &Limits, run_id: &Arc<str>) -> Self {
+        let mut batch = Self { calls: Vec::new(), pipe: Pipeline::new(), misled: false };
+        for job in jobs {
+            let open = batch.calls.iter_mut().rev().find(|call| call.partition == job.partition);
+            match open.filter(|call| call.jobs.len() < limits.max_batch) {
+                Some(call) => call.jobs.push(job),
+                None => batch.begin(job, shards, run_id),
+            }
+        }
+        for call in &mut batch.calls {
+            call.shed_settles(shards.get(call.partition));
+        }
+        batch.calls.retain(|call| !call.jobs.is_empty());
+        for call in &batch.calls {
+            call.append_to(&mut batch.pipe, shards.get(call.partition), limits);
+        }
+        batch
+    }
+
+    fn begin(&mut self, job: Job, shards: &Shards, run_id: &Arc<str>) {
+        let partition = job.partition;
+        match shards.get(partition).gate.pass() {
+            Some(pass) if pass.run_id == *run_id => {
+                let nonce = rand::random::<u64>() >> 2;
+                self.calls.push(Call { partition, pass, nonce, jobs: vec![job] });
+            }
+            pass => {
+                self.misled |= pass.is_some();
+                job.answer(Verdict::NotRun(Reason::Closed));
+            }
+        }
+    }
+
+    /// Sends the pipeline and answers every job. False when the connection must not be used again.
+    pub async fn run(self, link: &mut Link, shards: &Shards) -> bool {
+        if self.calls.is_empty() {
+            return !self.misled;
+        }
+        let replies = match link.send(self.pipe).await {
+            Ok(replies) if replies.len() == self.calls.len() => replies,
+            result => {
+                tracing::warn!(error = ?result.err(), "a batch got no reply");
+                let jobs = self.calls.into_iter().flat_map(|call| call.jobs);
+                jobs.for_each(|job| job.answer(Verdict::Unknown));
+                return false;
+            }
+        };
+        let mut usable = !self.misled;
+        let mut scripts_lost = false;
+        for (call, reply) in self.calls.into_iter().zip(replies) {
+            match reply {
+                Ok(value) => usable &= call.answer(value, shards),
+                Err(error) => {
+                    scripts_lost |= is_no_script(&error);
+                    usable &= !leads_nowhere(&error);
+                    call.refused(&error);
+                }
+            }
+        }
+        usable && (!scripts_lost || link.load_scripts().await.is_ok())
+    }
+}
+
+impl Call {
+    /// Settles wait while the outbox is at its hard limit: what a ring cannot remember must not be acked.
+    fn shed_settles(&mut self, shard: &Shard) {
+        if !shard.is_overfull() {
+            return;
+        }
+        let spends = |job: &Job| matches!(job.operation.verb, Verb::Settle | Verb::Debit);
+        let (shed, kept) = std::mem::take(&mut self.jobs).into_iter().partition::<Vec<_>, _>(spends);
+        self.jobs = kept;
+        shed.into_iter().for_each(|job| job.answer(Verdict::NotRun(Reason::Shed)));
+    }
+
+    fn append_to(&self, pipe: &mut Pipeline, shard: &Shard, limits: &Limits) {
+        let mut keys = vec![shard.keys.meta(), shard.keys.expiry(), shard.keys.outbox()];
+        let number = |n: u64| n.to_string().into_bytes();
+        let mut args = vec![
+            number(self.pass.epoch),
+            number(self.pass.high_water),
+            self.pass.run_id.as_bytes().to_vec(),
+            number(self.nonce),
+            number(u64::from(shard.is_full())),
+            number(limits.retention_ms),
+            number(limits.expired_retention_ms),
+            number(u64::from(MAX_TTL_SECONDS) * 1000),
+        ];
+        for job in &self.jobs {
+            keys.extend(job.keys.iter().cloned());
+            args.push(job.packed.clone());
+        }
+        evalsha(pipe, &scripts::APPLY, &keys, &args);
+    }
+
+    /// False when the reply is not this call's: then nothing on this connection can be trusted.
+    fn answer(self, value: Value, shards: &Shards) -> bool {
+        let gate = &shards.get(self.partition).gate;
+        let Value::Array(fields) = value else { return self.lost() };
+        match (fields.first(), fields.get(1), fields.get(2)) {
+            (Some(Value::Int(0)), Some(Value::Int(sequence)), Some(Value::Int(now_ms))) => {
+                let (sequence, now_ms) = (sequence.unsigned_abs(), now_ms.unsigned_abs());
+                match self.answers(&fields) {
+                    Some(answers) => self.admit(gate, sequence, now_ms, answers),
+                    None => self.lost(),
+                }
+            }
+            (Some(Value::Int(code @ 1..=4)), ..) => {
+                gate.doubt(&self.pass, if matches!(code, 1 | 4) { Doubt::Lost } else { Doubt::Recheck });
+                self.jobs.into_iter().for_each(|job| job.answer(Verdict::NotRun(Reason::Closed)));
+                true
+            }
+            _ => self.lost(),
+        }
+    }
+
+    /// The packed answers, if this is the reply to this very call.
+    fn answers(&self, fields: &[Value]) -> Option<Vec<Answer>> {
+        let echo = matches!(fields.get(3), Some(Value::BulkString(echo)) if *echo == self.nonce.to_string().into_bytes());
+        if !echo || fields.len() != self.jobs.len() + 4 {
+            return None;
+        }
+        let decode = |field: &Value| match field {
+            Value::BulkString(bytes) => Some(Answer::decode(bytes).unwrap_or_else(|_| Answer::unreadable())),
+            _ => None,
+        };
+        fields[4..].iter().map(decode).collect()
+    }
+
+    fn admit(self, gate: &super::gate::Gate, sequence: u64, now_ms: u64, answers: Vec<Answer>) -> bool {
+        let acked = self.jobs.iter().zip(&answers).filter_map(|(job, answer)| {
+            let spends = matches!(job.operation.verb, Verb::Settle | Verb::Debit);
+            (spends && matches!(answer.status, Status::Ok | Status::Replay))
+                .then(|| witness::witnessed(&job.operation, answer, self.pass.epoch))?
+        });
+        if gate.admit(&self.pass, sequence, acked.collect()) {
+            for (job, answer) in self.jobs.into_iter().zip(answers) {
+                job.answer(Verdict::Answered { answer, pass: self.pass.clone(), now_ms });
+            }
+        } else {
+            // It ran in a life that has ended since: the caller runs it again.
+            self.jobs.into_iter().for_each(|job| job.answer(Verdict::Unknown));
+        }
+        true
+    }
+
+    fn lost(self) -> bool {
+        tracing::error!("a reply of Redis does not belong to its call");
+        self.jobs.into_iter().for_each(|job| job.answer(Verdict::Unknown));
+        false
+    }
+
+    fn refused(self, error: &RedisError) {
+        let not_run = is_no_script(error) || leads_nowhere(error) || error.code() == Some("MISCONF");
+        if !not_run {
+            tracing::error!(%error, "a script failed");
+        }
+        let verdict = || match (not_run, is_no_script(error)) {
+            (true, true) => Verdict::NotRun(Reason::Closed),
+            (true, false) => Verdict::NotRun(Reason::Down),
+            (false, _) => Verdict::Unknown,
+        };
+        self.jobs.into_iter().for_each(|job| job.answer(verdict()));
+    }
+}

@@ -1,0 +1,172 @@
+//! Runs one operation until it has a definite answer, or its deadline has passed.
+//!
+//! A lane's verdict is not always one: the partition may be closed, the account cold, the policy stale, a reply lost.
+//! Each of these is resolved here and the operation sent again with the same id, which is always safe. What leaves is
+//! an answer given under the gate, or a refusal that says whether anything may have happened.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    Outcome, Refusal,
+    gate::Pass,
+    job::{Reason, Verdict},
+    lane::Lane,
+    loader::{Loader, Loading},
+    policy::Policies,
+    shard::{Shard, Shards},
+    sweeper,
+    session::SharedSession,
+    wire::{Answer, Operation, Status},
+};
+
+/// Pause before an operation is sent again after a fault.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Handle for running operations; cheap to clone.
+#[derive(Clone)]
+pub struct Calls {
+    lanes: Arc<[Lane]>,
+    shards: Arc<Shards>,
+    loader: Loader,
+    policies: Policies,
+    redis: Arc<SharedSession>,
+}
+
+/// A definite answer and the life and moment it was given in.
+#[derive(Clone, Debug)]
+pub struct Definite {
+    pub answer: Answer,
+    pub pass: Pass,
+    pub now_ms: u64,
+}
+
+/// What is to happen after a verdict.
+enum Next {
+    Done(Definite),
+    Again,
+    Refuse(Refusal),
+}
+
+/// One operation on its way: what is known of it so far.
+struct Attempt {
+    operation: Operation,
+    deadline: Instant,
+    /// A try may have run.
+    unknown: bool,
+    /// When the account was first found cold.
+    cold_since: Option<Instant>,
+}
+
+impl Attempt {
+    fn unavailable(&self) -> Refusal {
+        Refusal::Unavailable { outcome: if self.unknown { Outcome::Unknown } else { Outcome::None } }
+    }
+}
+
+impl Calls {
+    pub fn new(lanes: Vec<Lane>, shards: Arc<Shards>, loader: Loader, redis: Arc<SharedSession>) -> Self {
+        Self { lanes: lanes.into(), shards, loader, policies: Policies::new(), redis }
+    }
+
+    pub fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    pub fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// The connection for everything that is not on the hot path.
+    pub fn redis(&self) -> &SharedSession {
+        &self.redis
+    }
+
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Runs it. Answers that need another look (COLD, STALE, a denial while something is due) are resolved first.
+    ///
+    /// # Errors
+    /// `UserNotFound`, `Overloaded`, or `Unavailable` with what may have happened.
+    pub async fn run(&self, operation: Operation, deadline: Instant) -> Result<Definite, Refusal> {
+        let shard = self.shards.of(operation.user);
+        let lane = self.lane_of(&operation);
+        let mut attempt = Attempt { operation, deadline, unknown: false, cold_since: None };
+        loop {
+            if shard.gate.wait_open(deadline).await.is_none() {
+                return Err(attempt.unavailable());
+            }
+            let verdict = lane.run(shard.id, attempt.operation.clone(), deadline).await;
+            match self.next(shard, &mut attempt, verdict).await {
+                Next::Done(definite) => return Ok(definite),
+                Next::Refuse(refusal) => return Err(refusal),
+                Next::Again if Instant::now() >= deadline => return Err(attempt.unavailable()),
+                Next::Again => {}
+            }
+        }
+    }
+
+    /// Operations of one account stay in one lane, so that they stay in order.
+    fn lane_of(&self, operation: &Operation) -> &Lane {
+        let (high, low) = operation.user.0.as_u64_pair();
+        &self.lanes[((high ^ low) % self.lanes.len() as u64) as usize]
+    }
+
+    async fn next(&self, shard: &Shard, attempt: &mut Attempt, verdict: Verdict) -> Next {
+        match verdict {
+            Verdict::Answered { answer, pass, now_ms } => self.resolve(shard, attempt, answer, pass, now_ms).await,
+            Verdict::Unknown => {
+                attempt.unknown = true;
+                sleep(RETRY_PAUSE).await;
+                Next::Again
+            }
+            Verdict::NotRun(Reason::Closed) => {
+                sleep(RETRY_PAUSE).await;
+                Next::Again
+            }
+            // A settle is worth waiting for; a reserve's caller is better told at once.
+            Verdict::NotRun(Reason::Down) if !attempt.operation.verb.takes_room() => {
+                sleep(RETRY_PAUSE).await;
+                Next::Again
+            }
+            Verdict::NotRun(Reason::Down | Reason::Late) => Next::Refuse(attempt.unavailable()),
+            Verdict::NotRun(Reason::Shed) if attempt.unknown => Next::Refuse(attempt.unavailable()),
+            Verdict::NotRun(Reason::Shed) => Next::Refuse(Refusal::Overloaded),
+        }
+    }
+
+    async fn resolve(&self, shard: &Shard, attempt: &mut Attempt, answer: Answer, pass: Pass, now_ms: u64) -> Next {
+        let deadline = attempt.deadline;
+        let resolved = match answer.status {
+            Status::Cold => {
+                let since = *attempt.cold_since.get_or_insert_with(Instant::now);
+                match timeout_at(deadline, self.loader.load(shard, &pass, attempt.operation.user, since)).await {
+                    Ok(Loading::UnknownUser) => return Next::Refuse(Refusal::UserNotFound),
+                    Ok(Loading::Loaded) => true,
+                    Ok(Loading::Busy) | Err(_) => false,
+                }
+            }
+            Status::Stale => {
+                let user = attempt.operation.user;
+                let reload = self.policies.reload(shard, &self.loader, user, answer.policy_version);
+                match timeout_at(deadline, reload).await {
+                    Ok(Some(version)) => {
+                        attempt.operation.policy_version = version;
+                        true
+                    }
+                    Ok(None) | Err(_) => false,
+                }
+            }
+            Status::Denied if answer.due => timeout_at(deadline, sweeper::sweep(self, shard)).await.is_ok(),
+            _ => return Next::Done(Definite { answer, pass, now_ms }),
+        };
+        if !resolved {
+            sleep(RETRY_PAUSE).await;
+        }
+        Next::Again
+    }
+}
+

@@ -1,0 +1,124 @@
+//! One operation on its way through a lane, and who waits for it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    gate::Pass,
+    keys::Keys,
+    wire::{Answer, Operation},
+};
+use crate::quota::PartitionId;
+
+/// What a lane says of a job.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Definite: given under the gate.
+    Answered { answer: Answer, pass: Pass, now_ms: u64 },
+    /// It has not run, and will not.
+    NotRun(Reason),
+    /// It may have run; the same id is safe to send again.
+    Unknown,
+}
+
+/// Why a job did not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The partition's gate is closed, or its life has ended.
+    Closed,
+    /// Redis cannot be reached.
+    Down,
+    /// The caller's deadline passed while it waited.
+    Late,
+    /// The queue, the user's share of it, or the witness ring is full.
+    Shed,
+}
+
+const WAITING: u8 = 0;
+const SENT: u8 = 1;
+const ABANDONED: u8 = 2;
+
+/// Who has the job: still waiting, sent, or given up by its caller. Settled by one atomic step, so that a caller who
+/// gives up knows whether anything was sent.
+#[derive(Debug, Default)]
+struct Custody(AtomicU8);
+
+impl Custody {
+    fn claim(&self, by: u8) -> bool {
+        self.0.compare_exchange(WAITING, by, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// One operation in a lane's queue.
+pub struct Job {
+    pub partition: PartitionId,
+    pub operation: Operation,
+    pub packed: Vec<u8>,
+    /// Its record, then one for each line.
+    pub keys: Vec<Vec<u8>>,
+    pub deadline: Instant,
+    custody: Arc<Custody>,
+    reply: oneshot::Sender<Verdict>,
+}
+
+impl Job {
+    pub fn new(partition: PartitionId, keys: &Keys, operation: Operation, deadline: Instant) -> (Self, Waiter) {
+        let (reply, receiver) = oneshot::channel();
+        let custody = Arc::new(Custody::default());
+        let record = keys.record(operation.user, &operation.id);
+        let keys = std::iter::once(record).chain(operation.lines.iter().map(|l| keys.budget(l.budget))).collect();
+        let waiter = Waiter { custody: Arc::clone(&custody), receiver, drops: operation.verb.takes_room() };
+        let packed = operation.encode();
+        (Self { partition, operation, packed, keys, deadline, custody, reply }, waiter)
+    }
+
+    /// Claims the job for sending; `None` when its caller has left or its deadline has passed. A settle whose caller
+    /// left is sent all the same: its usage is real.
+    pub fn claim(self) -> Option<Self> {
+        if self.operation.verb.takes_room() && Instant::now() >= self.deadline {
+            self.answer(Verdict::NotRun(Reason::Late));
+            return None;
+        }
+        self.custody.claim(SENT).then_some(self)
+    }
+
+    /// Tells the caller, if it is still there.
+    pub fn answer(self, verdict: Verdict) {
+        // A caller that has left is no error.
+        let _ = self.reply.send(verdict);
+    }
+}
+
+/// The caller's end of a job. Dropping it gives a waiting reserve up, but not a settle.
+pub struct Waiter {
+    custody: Arc<Custody>,
+    receiver: oneshot::Receiver<Verdict>,
+    drops: bool,
+}
+
+impl Waiter {
+    /// The verdict, or at the deadline what can be said then.
+    pub async fn wait(mut self, deadline: Instant) -> Verdict {
+        match timeout_at(deadline, &mut self.receiver).await {
+            Ok(Ok(verdict)) => verdict,
+            // The lane is gone, with the job unsent or its outcome unknown; or the time is up.
+            Ok(Err(_)) | Err(_) if self.drops && self.custody.claim(ABANDONED) => Verdict::NotRun(Reason::Late),
+            Ok(Err(_)) | Err(_) => Verdict::Unknown,
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if self.drops {
+            self.custody.claim(ABANDONED);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The outbox as the flusher and recovery see it: read from the head, ack by exact id.
+
+use std::sync::Arc;
+
+use redis::Value;
+
+use super::{
+    scripts,
+    session::{CallError, SharedSession},
+    shard::Shards,
+    wire::decode_entry,
+};
+use crate::{
+    config::LedgerConfig,
+    quota::{Entry, OutboxId, PartitionId},
+};
+
+/// Entries of one `ack` call; every loop in a script is bounded.
+const ACK_PAGE: usize = 250;
+
+/// One reading: the partition's identity and the first entries, taken together.
+#[derive(Clone, Debug)]
+pub struct OutboxPage {
+    /// Whether the partition was open; entries of any other must not be booked by the flusher.
+    pub open: bool,
+    pub epoch: u64,
+    /// The run id in the partition's meta hash; the reading was made on this very server, or there is none.
+    pub run_id: Arc<str>,
+    /// Count of mutations.
+    pub sequence: u64,
+    /// Count of outbox entries.
+    pub outbox_sequence: u64,
+    /// Entries in the outbox, these included.
+    pub depth: u64,
+    pub entries: Vec<Entry>,
+    /// Entries of a format this version does not know. They stay, for one that does.
+    pub unreadable: usize,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Outbox {
+    redis: Arc<SharedSession>,
+    shards: Arc<Shards>,
+    retention: [Vec<u8>; 2],
+}
+
+impl Outbox {
+    pub fn new(redis: Arc<SharedSession>, shards: Arc<Shards>, config: &LedgerConfig) -> Self {
+        let ms = |seconds: u64| seconds.saturating_mul(1000).to_string().into_bytes();
+        let retention = [ms(config.retention_seconds), ms(config.expired_retention_seconds)];
+        Self { redis, shards, retention }
+    }
+
+    /// The first `limit` entries, 1 … 10,000.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or answers as another server than the one the partition was opened on.
+    pub async fn read(&self, partition: PartitionId, limit: usize) -> Result<OutboxPage, CallError> {
+        let shard = self.shards.get(partition);
+        let keys = [shard.keys.meta(), shard.keys.outbox()];
+        let reply = self.redis.call(&scripts::OUTBOX, &keys, &[limit.to_string().into_bytes()]).await?;
+        let page = decode(reply.value).ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))?;
+        shard.note_outbox_depth(page.depth);
+        if page.open && page.run_id != reply.run_id {
+            return Err(CallError::NotRun("the partition was opened on another Redis server".into()));
+        }
+        Ok(page)
+    }
+
+    /// The epoch in the partition's meta hash, whoever opened it; 0 when there is none.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn epoch(&self, partition: PartitionId) -> Result<u64, CallError> {
+        let keys = &self.shards.get(partition).keys;
+        let reply = self.redis.call(&scripts::OUTBOX, &[keys.meta(), keys.outbox()], &[b"1".to_vec()]).await?;
+        decode(reply.value).map(|page| page.epoch).ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))
+    }
+
+    /// Retention of settled and of expired records, in milliseconds, as scripts take them.
+    pub fn retention(&self) -> &[Vec<u8>; 2] {
+        &self.retention
+    }
+
+    /// Deletes entries Postgres has, by exact id, and starts the retention of their records.
+    ///
+    /// # Errors
+    /// When Redis does not answer; the entries are then met again, and booked as replays.
+    pub async fn ack(&self, partition: PartitionId, entries: &[Entry]) -> Result<(), CallError> {
+        let keys = &self.shards.get(partition).keys;
+        for page in entries.chunks(ACK_PAGE) {
+            let records = page.iter().map(|entry| keys.record(entry.user, &entry.reservation));
+            let script_keys: Vec<_> = std::iter::once(keys.outbox()).chain(records).collect();
+            let ids = page.iter().map(|entry| entry.outbox_id.to_string().into_bytes());
+            let args: Vec<_> = self.retention.iter().cloned().chain(ids).collect();
+            self.redis.call(&scripts::ACK, &script_keys, &args).await?;
+        }
+        Ok(())
+    }
+}
+
+fn decode(reply: Value) -> Option<OutboxPage> {
+    let Value::Array(fields) = reply else { return None };
+    let [state, epoch, sequence, outbox_sequence, run_id, depth, entries @ ..] = fields.as_slice() else {
+        return None;
+    };
+    let text = |value: &Value| match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        _ => None,
+    };
+    let count = |value: &Value| match value {
+        Value::Int(n) => u64::try_from(*n).ok(),
+        _ => None,
+    };
+    let mut page = OutboxPage {
+        open: text(state)? == "open",
+        epoch: count(epoch)?,
+        run_id: text(run_id)?.into(),
+        sequence: count(sequence)?,
+        outbox_sequence: count(outbox_sequence)?,
+        depth: count(depth)?,
+        entries: Vec::with_capacity(entries.len() / 2),
+        unreadable: 0,
+    };
+    for pair in entries.chunks_exact(2) {
+        let id = text(&pair[0]).and_then(|id| id.parse::<OutboxId>().ok());
+        let entry = match (&pair[1], id) {
+            (Value::BulkString(payload), Some(id)) => decode_entry(id, payload).ok(),
+            _ => None,
+        };
+        match entry {
+            Some(entry) => page.entries.push(entry),
+            None => page.unreadable += 1,
+        }
+    }
+    Some(page)
+}

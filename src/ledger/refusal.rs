@@ -1,0 +1,51 @@
+//! What the ledger answers, and why it refuses.
+
+use crate::quota::{Balance, ShortBudget, State};
+
+/// What a verb did, with the balance after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt<T> {
+    pub subject: T,
+    pub balance: Balance,
+    /// The same call had been answered before; nothing happened now.
+    pub replayed: bool,
+}
+
+/// An account as Redis has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub balance: Balance,
+    pub suspended: bool,
+}
+
+/// Whether a call that got no definite answer may have had an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    None,
+    Unknown,
+}
+
+/// Why the ledger did not do what was asked. Nothing changed, except perhaps after `Unavailable` with
+/// [`Outcome::Unknown`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the user is not known")]
+    UserNotFound,
+    #[error("the user is suspended")]
+    Suspended,
+    #[error("not enough tokens")]
+    Insufficient { short: Vec<ShortBudget> },
+    #[error("the id was used with other numbers")]
+    Mismatch,
+    #[error("the reservation is finished")]
+    Finished { state: State },
+    #[error("there is no such reservation")]
+    ReservationNotFound,
+    #[error("a total would pass 2^53")]
+    AmountOutOfRange,
+    /// Too many waiting calls, or too little room in Redis or the outbox; nothing was sent.
+    #[error("too busy")]
+    Overloaded,
+    #[error("the ledger is not available")]
+    Unavailable { outcome: Outcome },
+}

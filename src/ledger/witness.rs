@@ -1,0 +1,122 @@
+//! The witnesses: what a replica remembers of settles it acked, until Postgres has them.
+//!
+//! A settle or debit enters the ring with its ack (also with the ack of a replay: the first one may have been given
+//! by a replica that is gone) and leaves when the ledger or the dead letters have all its outbox ids. One that missed
+//! a recovery's window is run again as *witnessed*: charged whatever Redis remembers.
+
+use std::{collections::HashSet, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    calls::Calls,
+    gate::Witnessed,
+    shard::Shard,
+    wire::{Answer, Operation, Options, Record, Verb},
+};
+use crate::{
+    quota::{Entry, Flags, Kind, Line},
+    store::Store,
+};
+
+/// How often Postgres is asked what it has.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Entries of one look-up.
+const LOOKUP: usize = 2_000;
+
+/// The ring entry of an acked settle or debit; `None` when its record made no outbox entry.
+pub fn witnessed(operation: &Operation, answer: &Answer, epoch: u64) -> Option<Witnessed> {
+    let record = answer.record.as_ref()?;
+    if record.booked.is_empty() {
+        return None;
+    }
+    let entries = entries(operation, record);
+    let mut operation = operation.clone();
+    operation.options = Options::WITNESSED;
+    operation.tokens = record.charged;
+    operation.second = 0;
+    for line in &mut operation.lines {
+        line.amount = record.charged as i64;
+    }
+    Some(Witnessed { operation, entries, epoch })
+}
+
+/// The outbox entries of a record, as the script wrote them.
+fn entries(operation: &Operation, record: &Record) -> Vec<Entry> {
+    let entry = |booked: &super::wire::Booked| Entry {
+        outbox_id: booked.outbox_id,
+        user: operation.user,
+        reservation: operation.id.clone(),
+        kind: booked.kind,
+        tokens: booked.tokens,
+        flags: if booked.kind == Kind::Expiry { Flags::ESTIMATED } else { record.flags },
+        at_ms: record.finished_at_ms,
+        model: record.model.clone(),
+        request_id: operation.facts.request_id.clone(),
+        input_tokens: operation.facts.input_tokens,
+        output_tokens: operation.facts.output_tokens,
+        cached_input_tokens: operation.facts.cached_input_tokens,
+        metadata: record.metadata.clone(),
+        lines: operation.lines.iter().map(|l| Line { budget: l.budget, amount: booked.tokens }).collect(),
+    };
+    record.booked.iter().map(entry).collect()
+}
+
+/// Empties the rings as Postgres catches up.
+pub struct WitnessTask {
+    pub calls: Calls,
+    pub store: Store,
+}
+
+impl WitnessTask {
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            for shard in self.calls.shards().iter() {
+                self.look_up(shard).await;
+            }
+        }
+    }
+
+    async fn look_up(&self, shard: &Shard) {
+        let waiting = shard.gate.witnessed(LOOKUP);
+        if waiting.is_empty() {
+            return;
+        }
+        let queries: Vec<_> = waiting
+            .iter()
+            .flat_map(|witnessed| &witnessed.entries)
+            .map(|e| (e.user, e.reservation.clone(), e.kind, e.outbox_id))
+            .collect();
+        let booked: HashSet<_> = match self.store.booked(shard.id, &queries).await {
+            Ok(booked) => booked.into_iter().collect(),
+            Err(error) => {
+                tracing::warn!(%error, "witnesses cannot be looked up");
+                return;
+            }
+        };
+        shard.gate.confirm(&booked);
+        let Some(pass) = shard.gate.pass() else { return };
+        let missed = |w: &Witnessed| {
+            w.epoch < pass.epoch && !w.entries.iter().all(|e| booked.contains(&e.outbox_id))
+        };
+        for witnessed in waiting.into_iter().filter(missed) {
+            self.run_again(shard, witnessed).await;
+        }
+    }
+
+    /// Its ack, if it comes, puts it into the ring of the present life in place of the old entry.
+    async fn run_again(&self, shard: &Shard, witnessed: Witnessed) {
+        let verb = if witnessed.entries.iter().any(|e| e.kind == Kind::Debit) { Verb::Debit } else { Verb::Settle };
+        let operation = Operation { verb, ..witnessed.operation };
+        tracing::warn!(partition = shard.id.0, id = %operation.id, "a settle missed a recovery; running it again");
+        let deadline = Instant::now() + Duration::from_secs(2);
+        if let Err(error) = self.calls.run(operation, deadline).await {
+            tracing::error!(?error, "a witnessed settle was refused");
+        }
+    }
+}
+
