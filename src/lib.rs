@@ -14,6 +14,8 @@
 //! - [`devstack`]: private Redis and Postgres servers, for `cota dev` and the tests.
 //! - [`cli`]: the commands.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod config;
 pub mod flusher;
 pub mod ledger;

@@ -49,12 +49,14 @@ pub struct Batch {
     pipe: Pipeline,
     /// A gate is open for another server than this connection leads to.
     misled: bool,
+    /// The connection has just been made: where it leads is where Redis is now.
+    fresh: bool,
 }
 
 impl Batch {
     /// Groups the jobs by partition, in order, at most `max_batch` a call. Jobs that cannot be sent are answered.
-    pub fn build(jobs: Vec<Job>, shards: &Shards, limits: &Limits, run_id: &Arc<str>) -> Self {
-        let mut batch = Self { calls: Vec::new(), pipe: Pipeline::new(), misled: false };
+    pub fn build(jobs: Vec<Job>, shards: &Shards, limits: &Limits, run_id: &Arc<str>, fresh: bool) -> Self {
+        let mut batch = Self { calls: Vec::new(), pipe: Pipeline::new(), misled: false, fresh };
         for job in jobs {
             let open = batch.calls.iter_mut().rev().find(|call| call.partition == job.partition);
             match open.filter(|call| call.jobs.len() < limits.max_batch) {
@@ -80,7 +82,12 @@ impl Batch {
                 self.calls.push(Call { partition, pass, nonce, jobs: vec![job] });
             }
             pass => {
-                self.misled |= pass.is_some();
+                if let Some(pass) = pass {
+                    self.misled = true;
+                    if self.fresh {
+                        shards.get(partition).gate.doubt(&pass, Doubt::Recheck);
+                    }
+                }
                 job.answer(Verdict::NotRun(Reason::Closed));
             }
         }

@@ -43,6 +43,7 @@ pub struct Definite {
 }
 
 /// What is to happen after a verdict.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one; a box would cost each call an allocation")]
 enum Next {
     Done(Definite),
     Again,

@@ -7,7 +7,7 @@
 //! after.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -186,11 +186,12 @@ impl Gate {
         self.state().ring.len()
     }
 
-    /// Forgets settles whose every outbox id Postgres has, in the ledger or among the dead letters.
-    pub fn confirm(&self, booked: &std::collections::HashSet<OutboxId>) {
-        self.state().ring.retain(|_, witnessed| {
-            !witnessed.entries.iter().all(|entry| booked.contains(&entry.outbox_id))
-        });
+    /// Forgets settles whose every outbox id Postgres has, in the ledger or among the dead letters; says how many.
+    pub fn confirm(&self, booked: &HashSet<OutboxId>) -> usize {
+        let ring = &mut self.state().ring;
+        let before = ring.len();
+        ring.retain(|_, witnessed| !witnessed.entries.iter().all(|entry| booked.contains(&entry.outbox_id)));
+        before - ring.len()
     }
 }
 

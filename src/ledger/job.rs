@@ -19,6 +19,7 @@ use crate::quota::PartitionId;
 
 /// What a lane says of a job.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one; a box would cost each call an allocation")]
 pub enum Verdict {
     /// Definite: given under the gate.
     Answered { answer: Answer, pass: Pass, now_ms: u64 },

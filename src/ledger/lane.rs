@@ -125,11 +125,12 @@ impl LaneTask {
         if jobs.is_empty() {
             return;
         }
+        let fresh = self.session.is_none();
         let Some(mut session) = self.connected().await else {
             jobs.into_iter().for_each(|job| job.answer(Verdict::NotRun(Reason::Down)));
             return;
         };
-        let batch = Batch::build(jobs, &self.shards, &self.limits, session.link().run_id());
+        let batch = Batch::build(jobs, &self.shards, &self.limits, session.link().run_id(), fresh);
         if batch.run(session.link(), &self.shards).await {
             self.session = Some(session);
         } else {

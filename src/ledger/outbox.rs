@@ -7,7 +7,7 @@ use redis::Value;
 use super::{
     scripts,
     session::{CallError, SharedSession},
-    shard::Shards,
+    shard::{Shard, Shards},
     wire::decode_entry,
 };
 use crate::{
@@ -83,12 +83,14 @@ impl Outbox {
         &self.retention
     }
 
-    /// Deletes entries Postgres has, by exact id, and starts the retention of their records.
+    /// Deletes entries Postgres has, by exact id, and starts the retention of their records. The witness ring of this
+    /// replica forgets them too.
     ///
     /// # Errors
     /// When Redis does not answer; the entries are then met again, and booked as replays.
     pub async fn ack(&self, partition: PartitionId, entries: &[Entry]) -> Result<(), CallError> {
-        let keys = &self.shards.get(partition).keys;
+        let Shard { keys, gate, .. } = self.shards.get(partition);
+        gate.confirm(&entries.iter().map(|entry| entry.outbox_id).collect());
         for page in entries.chunks(ACK_PAGE) {
             let records = page.iter().map(|entry| keys.record(entry.user, &entry.reservation));
             let script_keys: Vec<_> = std::iter::once(keys.outbox()).chain(records).collect();

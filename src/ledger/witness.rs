@@ -76,15 +76,17 @@ impl WitnessTask {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             for shard in self.calls.shards().iter() {
-                self.look_up(shard).await;
+                // As long as whole pages leave the ring, there may be more.
+                while self.look_up(shard).await >= LOOKUP {}
             }
         }
     }
 
-    async fn look_up(&self, shard: &Shard) {
+    /// Says how many entries left the ring.
+    async fn look_up(&self, shard: &Shard) -> usize {
         let waiting = shard.gate.witnessed(LOOKUP);
         if waiting.is_empty() {
-            return;
+            return 0;
         }
         let queries: Vec<_> = waiting
             .iter()
@@ -95,17 +97,18 @@ impl WitnessTask {
             Ok(booked) => booked.into_iter().collect(),
             Err(error) => {
                 tracing::warn!(%error, "witnesses cannot be looked up");
-                return;
+                return 0;
             }
         };
-        shard.gate.confirm(&booked);
-        let Some(pass) = shard.gate.pass() else { return };
+        let confirmed = shard.gate.confirm(&booked);
+        let Some(pass) = shard.gate.pass() else { return 0 };
         let missed = |w: &Witnessed| {
             w.epoch < pass.epoch && !w.entries.iter().all(|e| booked.contains(&e.outbox_id))
         };
         for witnessed in waiting.into_iter().filter(missed) {
             self.run_again(shard, witnessed).await;
         }
+        confirmed
     }
 
     /// Its ack, if it comes, puts it into the ring of the present life in place of the old entry.
