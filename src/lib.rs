@@ -17,6 +17,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod config;
+pub mod devstack;
 pub mod flusher;
 pub mod ledger;
 pub mod quota;

@@ -30,7 +30,13 @@ const DEFAULT_CASES: u32 = 2_000;
 enum Step {
     Batch(Vec<Op>),
     /// Postgres's state of an account arrives, newer or older.
-    Sync { user: usize, granted: u64, newer: bool, policy: u64, suspended: bool },
+    Sync {
+        user: usize,
+        granted: u64,
+        newer: bool,
+        policy: u64,
+        suspended: bool,
+    },
     /// The flusher takes the first entries.
     Flush(usize),
     Full(bool),
@@ -132,7 +138,8 @@ impl Harness {
             Step::Flush(count) => self.flush(*count).await,
             Step::Full(full) => self.model.full = *full,
             Step::ScriptFlush => {
-                let () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut self.partition.redis).await.unwrap();
+                let () =
+                    redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut self.partition.redis).await.unwrap();
                 self.partition.load_scripts().await;
             }
             Step::Recover => self.recover().await,
@@ -173,7 +180,8 @@ impl Harness {
             }
         }
         let written = self.partition.outbox().await;
-        for (entry, booked) in written.iter().rev().zip(self.model.outbox.iter().rev()).take(self.model.outbox.len() - before)
+        for (entry, booked) in
+            written.iter().rev().zip(self.model.outbox.iter().rev()).take(self.model.outbox.len() - before)
         {
             assert_eq!(entry.outbox_id.nonce, self.nonce, "{booked:?}");
         }
@@ -267,20 +275,28 @@ impl Harness {
         self.carry().await;
         let base = self.sq.max(self.oq) + 1_000_000;
         let args = [text(epoch), text(base), text(RUN_ID), text(1)];
-        let opened: Vec<i64> = redis::from_redis_value(self.partition.call(&scripts::OPEN, &[meta], &args).await).unwrap();
+        let opened: Vec<i64> =
+            redis::from_redis_value(self.partition.call(&scripts::OPEN, &[meta], &args).await).unwrap();
         (self.sq, self.oq) = (base, base);
         self.model.recover(opened[1] as u64, &self.ledger.with_spend());
     }
 
     async fn carry(&mut self) {
-        let pending: Vec<Name> = self.model.records.iter().filter(|(_, r)| r.state == State::Pending).map(|(n, _)| *n).collect();
+        let pending: Vec<Name> =
+            self.model.records.iter().filter(|(_, r)| r.state == State::Pending).map(|(n, _)| *n).collect();
         for n in 0..USERS {
             if pending.iter().any(|name| name.0 == n) {
                 let (state, spent) = self.ledger.with_spend()[&n].clone();
-                let mut args =
-                    self.partition.load_args(state.granted, state.version, state.policy, state.suspended, spent);
+                let mut args = self.partition.load_args(
+                    state.granted,
+                    state.version,
+                    state.policy,
+                    state.suspended,
+                    spent,
+                );
                 args[2] = Vec::new();
-                let keys = [self.partition.keys.meta(), self.partition.keys.budget(BudgetId::Balance(user(n)))];
+                let keys =
+                    [self.partition.keys.meta(), self.partition.keys.budget(BudgetId::Balance(user(n)))];
                 self.partition.call(&scripts::LOAD, &keys, &args).await;
             }
         }
@@ -316,11 +332,19 @@ impl Harness {
         for n in 0..USERS {
             let Some(budget) = self.model.budgets.get(&n).cloned() else { continue };
             for (field, value) in [("gt", budget.granted), ("sp", budget.spent), ("hd", budget.held)] {
-                assert_eq!(self.partition.budget_field(user(n), field).await, Some(value.to_string()), "{field} of {n}");
+                assert_eq!(
+                    self.partition.budget_field(user(n), field).await,
+                    Some(value.to_string()),
+                    "{field} of {n}"
+                );
             }
             assert_eq!(budget.held, self.model.held_by_records(n), "held is the sum of the pending lines");
             let unflushed = self.model.outbox.iter().filter(|b| b.name.0 == n).map(|b| b.tokens).sum::<i64>();
-            assert_eq!(budget.spent as i64, self.ledger.spent(n) as i64 + unflushed, "spent is ledger and outbox");
+            assert_eq!(
+                budget.spent as i64,
+                self.ledger.spent(n) as i64 + unflushed,
+                "spent is ledger and outbox"
+            );
         }
         let outbox: Vec<(String, Kind, i64, u8)> = self
             .partition
@@ -336,7 +360,8 @@ impl Harness {
         let mut index = self.partition.index().await;
         index.sort();
         let pending = self.model.records.iter().filter(|(_, record)| record.state == State::Pending);
-        let mut expected: Vec<Vec<u8>> = pending.map(|(name, _)| member(user(name.0), &rid(name.1))).collect();
+        let mut expected: Vec<Vec<u8>> =
+            pending.map(|(name, _)| member(user(name.0), &rid(name.1))).collect();
         expected.sort();
         assert_eq!(index, expected, "the expiry index lists what is pending");
     }
@@ -360,7 +385,9 @@ fn compare(op: &Op, answer: &cota::ledger::wire::Answer, expected: &Expected) {
         let numbers = (balance.total, balance.used, balance.reserved, answer.suspended);
         assert_eq!(numbers, (budget.granted, budget.spent, budget.held, budget.suspended), "{op:?}");
     }
-    let Some(Rec { state, hold, progress, charged, flags, expires_at, print, .. }) = &expected.record else { return };
+    let Some(Rec { state, hold, progress, charged, flags, expires_at, print, .. }) = &expected.record else {
+        return;
+    };
     let record = answer.record.as_ref().unwrap_or_else(|| panic!("{op:?} brings no record: {answer:?}"));
     assert_eq!((record.state, record.progress, record.charged), (*state, *progress, *charged), "{op:?}");
     if print.is_some() {
@@ -378,7 +405,8 @@ fn redis_agrees_with_the_model() {
     let redis = runtime.block_on(support::redis());
     let partition = runtime.block_on(Partition::connect(&redis.url()));
     let (connection, keys) = (partition.redis, partition.keys);
-    let cases = std::env::var("COTA_PROPERTY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_CASES);
+    let cases =
+        std::env::var("COTA_PROPERTY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_CASES);
     let persistence = FileFailurePersistence::WithSource("proptest-regressions");
     let config = Config { cases, failure_persistence: Some(Box::new(persistence)), ..Config::default() };
     let mut runner = TestRunner::new(config);

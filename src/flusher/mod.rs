@@ -106,7 +106,11 @@ impl Flusher {
         match self.store.book(partition, page.epoch, by, &page.entries, page.sequence).await? {
             Booking::Booked(booked) => {
                 if booked.dead > 0 {
-                    tracing::error!(partition = partition.0, dead = booked.dead, "entries went to the dead letters");
+                    tracing::error!(
+                        partition = partition.0,
+                        dead = booked.dead,
+                        "entries went to the dead letters"
+                    );
                 }
                 self.outbox.ack(partition, &page.entries).await?;
                 let entries = page.entries.len();

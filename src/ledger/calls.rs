@@ -15,9 +15,9 @@ use super::{
     lane::Lane,
     loader::{Loader, Loading},
     policy::Policies,
+    session::SharedSession,
     shard::{Shard, Shards},
     sweeper,
-    session::SharedSession,
     wire::{Answer, Operation, Status},
 };
 
@@ -43,7 +43,10 @@ pub struct Definite {
 }
 
 /// What is to happen after a verdict.
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one; a box would cost each call an allocation")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one; a box would cost each call an allocation"
+)]
 enum Next {
     Done(Definite),
     Again,
@@ -118,7 +121,9 @@ impl Calls {
 
     async fn next(&self, shard: &Shard, attempt: &mut Attempt, verdict: Verdict) -> Next {
         match verdict {
-            Verdict::Answered { answer, pass, now_ms } => self.resolve(shard, attempt, answer, pass, now_ms).await,
+            Verdict::Answered { answer, pass, now_ms } => {
+                self.resolve(shard, attempt, answer, pass, now_ms).await
+            }
             Verdict::Unknown => {
                 attempt.unknown = true;
                 sleep(RETRY_PAUSE).await;
@@ -139,12 +144,21 @@ impl Calls {
         }
     }
 
-    async fn resolve(&self, shard: &Shard, attempt: &mut Attempt, answer: Answer, pass: Pass, now_ms: u64) -> Next {
+    async fn resolve(
+        &self,
+        shard: &Shard,
+        attempt: &mut Attempt,
+        answer: Answer,
+        pass: Pass,
+        now_ms: u64,
+    ) -> Next {
         let deadline = attempt.deadline;
         let resolved = match answer.status {
             Status::Cold => {
                 let since = *attempt.cold_since.get_or_insert_with(Instant::now);
-                match timeout_at(deadline, self.loader.load(shard, &pass, attempt.operation.user, since)).await {
+                match timeout_at(deadline, self.loader.load(shard, &pass, attempt.operation.user, since))
+                    .await
+                {
                     Ok(Loading::UnknownUser) => return Next::Refuse(Refusal::UserNotFound),
                     Ok(Loading::Loaded) => true,
                     Ok(Loading::Busy) | Err(_) => false,
@@ -170,4 +184,3 @@ impl Calls {
         Next::Again
     }
 }
-

@@ -19,7 +19,10 @@ use crate::quota::PartitionId;
 
 /// What a lane says of a job.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one; a box would cost each call an allocation")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one; a box would cost each call an allocation"
+)]
 pub enum Verdict {
     /// Definite: given under the gate.
     Answered { answer: Answer, pass: Pass, now_ms: u64 },
@@ -70,11 +73,17 @@ pub struct Job {
 }
 
 impl Job {
-    pub fn new(partition: PartitionId, keys: &Keys, operation: Operation, deadline: Instant) -> (Self, Waiter) {
+    pub fn new(
+        partition: PartitionId,
+        keys: &Keys,
+        operation: Operation,
+        deadline: Instant,
+    ) -> (Self, Waiter) {
         let (reply, receiver) = oneshot::channel();
         let custody = Arc::new(Custody::default());
         let record = keys.record(operation.user, &operation.id);
-        let keys = std::iter::once(record).chain(operation.lines.iter().map(|l| keys.budget(l.budget))).collect();
+        let keys =
+            std::iter::once(record).chain(operation.lines.iter().map(|l| keys.budget(l.budget))).collect();
         let waiter = Waiter { custody: Arc::clone(&custody), receiver, drops: operation.verb.takes_room() };
         let packed = operation.encode();
         (Self { partition, operation, packed, keys, deadline, custody, reply }, waiter)
@@ -110,7 +119,9 @@ impl Waiter {
         match timeout_at(deadline, &mut self.receiver).await {
             Ok(Ok(verdict)) => verdict,
             // The lane is gone, with the job unsent or its outcome unknown; or the time is up.
-            Ok(Err(_)) | Err(_) if self.drops && self.custody.claim(ABANDONED) => Verdict::NotRun(Reason::Late),
+            Ok(Err(_)) | Err(_) if self.drops && self.custody.claim(ABANDONED) => {
+                Verdict::NotRun(Reason::Late)
+            }
             Ok(Err(_)) | Err(_) => Verdict::Unknown,
         }
     }

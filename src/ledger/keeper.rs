@@ -84,7 +84,12 @@ impl Keeper {
         }
     }
 
-    async fn tend_all(self: &Arc<Self>, rows: Vec<PartitionRow>, stop: &CancellationToken, tasks: &TaskTracker) {
+    async fn tend_all(
+        self: &Arc<Self>,
+        rows: Vec<PartitionRow>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
         for row in rows.into_iter().filter(|row| usize::from(row.id.0) < self.shards.len()) {
             let partition = row.id;
             if !self.tend(row).await && self.claim(partition) {
@@ -119,7 +124,8 @@ impl Keeper {
         if shard.gate.doubted(row.epoch) == Some(Doubt::Lost) {
             return false;
         }
-        let serves = |pass: super::gate::Pass| pass.epoch == row.epoch && row.run_id.as_deref() == Some(&*pass.run_id);
+        let serves =
+            |pass: super::gate::Pass| pass.epoch == row.epoch && row.run_id.as_deref() == Some(&*pass.run_id);
         if shard.gate.pass().is_some_and(serves) {
             return true;
         }
@@ -243,7 +249,9 @@ impl Keeper {
                         seconds = started.elapsed().as_secs_f64(),
                         "recovered"
                     ),
-                    Err(error) => tracing::warn!(partition = partition.0, %error, "a recovery will start over"),
+                    Err(error) => {
+                        tracing::warn!(partition = partition.0, %error, "a recovery will start over")
+                    }
                 }
             }
             Err(error) => tracing::warn!(%error, "partitions cannot be read"),

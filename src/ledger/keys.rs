@@ -113,7 +113,10 @@ mod tests {
             let partitions = Partitions::new(count).unwrap();
             for partition in partitions.iter() {
                 let stripe = SLOTS / u32::from(count);
-                assert_eq!(slot(Keys::of(partition, partitions).tag.as_bytes()) / stripe, u32::from(partition.0));
+                assert_eq!(
+                    slot(Keys::of(partition, partitions).tag.as_bytes()) / stripe,
+                    u32::from(partition.0)
+                );
             }
         }
     }

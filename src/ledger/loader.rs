@@ -140,7 +140,12 @@ impl Loader {
     }
 
     /// The third field of a reply `{0, sq, n}` that still counts under the gate.
-    fn admitted(&self, shard: &Shard, pass: &Pass, reply: Result<Value, super::session::CallError>) -> Option<i64> {
+    fn admitted(
+        &self,
+        shard: &Shard,
+        pass: &Pass,
+        reply: Result<Value, super::session::CallError>,
+    ) -> Option<i64> {
         let Ok(Value::Array(fields)) = reply else { return None };
         match fields.as_slice() {
             [Value::Int(0), Value::Int(sequence), Value::Int(n)] => {

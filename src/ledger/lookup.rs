@@ -2,11 +2,7 @@
 //! a lost Redis forgets. Rows and partition are read in one snapshot; a row of another life than the one that
 //! answered UNKNOWN proves nothing, so the gate closes and the call runs again.
 
-use super::{
-    calls::Definite,
-    gate::Doubt,
-    shard::Shard,
-};
+use super::{calls::Definite, gate::Doubt, shard::Shard};
 use crate::{
     quota::{Flags, Kind, Reservation, ReservationId, State, Transaction, UserId, transaction_id},
     store::{LedgerRow, PartitionState, Store},

@@ -74,8 +74,11 @@ impl Outbox {
     /// When Redis does not answer.
     pub async fn epoch(&self, partition: PartitionId) -> Result<u64, CallError> {
         let keys = &self.shards.get(partition).keys;
-        let reply = self.redis.call(&scripts::OUTBOX, &[keys.meta(), keys.outbox()], &[b"1".to_vec()]).await?;
-        decode(reply.value).map(|page| page.epoch).ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))
+        let reply =
+            self.redis.call(&scripts::OUTBOX, &[keys.meta(), keys.outbox()], &[b"1".to_vec()]).await?;
+        decode(reply.value)
+            .map(|page| page.epoch)
+            .ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))
     }
 
     /// Retention of settled and of expired records, in milliseconds, as scripts take them.

@@ -55,7 +55,9 @@ impl Ledger {
                     return Ok(lookup::reservation(id, transaction));
                 }
                 Found::Nothing => return Err(Refusal::ReservationNotFound),
-                Found::OtherLife | Found::Unavailable if Instant::now() < deadline => sleep(RETRY_PAUSE).await,
+                Found::OtherLife | Found::Unavailable if Instant::now() < deadline => {
+                    sleep(RETRY_PAUSE).await
+                }
                 Found::OtherLife | Found::Unavailable => return Err(UNAVAILABLE),
             }
         }
@@ -128,7 +130,12 @@ impl Ledger {
     }
 
     /// Peeks until nothing is due and the account is warm.
-    async fn look(&self, user: UserId, id: Option<&ReservationId>, deadline: Instant) -> Result<Definite, Refusal> {
+    async fn look(
+        &self,
+        user: UserId,
+        id: Option<&ReservationId>,
+        deadline: Instant,
+    ) -> Result<Definite, Refusal> {
         let shard = self.calls.shards().of(user);
         let mut cold_since = None;
         loop {
@@ -159,11 +166,18 @@ impl Ledger {
         }
     }
 
-    async fn peek(&self, shard: &Shard, pass: Pass, user: UserId, id: Option<&ReservationId>) -> Option<Definite> {
+    async fn peek(
+        &self,
+        shard: &Shard,
+        pass: Pass,
+        user: UserId,
+        id: Option<&ReservationId>,
+    ) -> Option<Definite> {
         let mut keys =
             vec![shard.keys.meta(), shard.keys.expiry(), shard.keys.budget(BudgetId::Balance(user))];
         keys.extend(id.map(|id| shard.keys.record(user, id)));
-        let reply = self.calls.redis().call_on(Some(&pass.run_id), &scripts::PEEK, &keys, &head_args(&pass)).await;
+        let reply =
+            self.calls.redis().call_on(Some(&pass.run_id), &scripts::PEEK, &keys, &head_args(&pass)).await;
         let fields = match reply.ok()?.value {
             Value::Array(fields) => fields,
             _ => return None,
@@ -172,10 +186,11 @@ impl Ledger {
             [Value::Int(0), Value::Int(sequence), Value::Int(now_ms), Value::BulkString(packed)] => {
                 let answer = Answer::decode(packed).ok()?;
                 let now_ms = now_ms.unsigned_abs();
-                shard
-                    .gate
-                    .admit(&pass, sequence.unsigned_abs(), Vec::new())
-                    .then_some(Definite { answer, pass, now_ms })
+                shard.gate.admit(&pass, sequence.unsigned_abs(), Vec::new()).then_some(Definite {
+                    answer,
+                    pass,
+                    now_ms,
+                })
             }
             [Value::Int(code), ..] => {
                 doubt(shard, &pass, *code);

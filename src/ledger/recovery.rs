@@ -146,7 +146,11 @@ impl Recovery<'_> {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                tracing::warn!(partition = self.shard.id.0, epoch, "a recovery goes on without some witnesses");
+                tracing::warn!(
+                    partition = self.shard.id.0,
+                    epoch,
+                    "a recovery goes on without some witnesses"
+                );
                 return Ok(());
             }
             self.keeper.report_ring(self.shard, epoch).await;
@@ -164,7 +168,12 @@ impl Recovery<'_> {
                 return Ok(());
             }
             let by = Booker::Recovery;
-            match self.keeper.store.book(self.shard.id, fenced.epoch, by, &page.entries, page.sequence).await? {
+            match self
+                .keeper
+                .store
+                .book(self.shard.id, fenced.epoch, by, &page.entries, page.sequence)
+                .await?
+            {
                 Booking::Booked(_) => self.keeper.outbox.ack(self.shard.id, &page.entries).await?,
                 Booking::Busy => sleep(Duration::from_millis(10)).await,
                 Booking::Fenced => return Err(RecoveryError::Overtaken),
@@ -187,8 +196,10 @@ impl Recovery<'_> {
         loop {
             let (first, last) = (members.len(), members.len() + INDEX_PAGE - 1);
             let (first, last) = (number(first as u64), number(last as u64));
-            let reply = self.keeper.redis.command("ZRANGE", &[&self.shard.keys.expiry(), &first, &last]).await?;
-            let page: Vec<Vec<u8>> = redis::from_redis_value(reply.value).map_err(|_| RecoveryError::Malformed)?;
+            let reply =
+                self.keeper.redis.command("ZRANGE", &[&self.shard.keys.expiry(), &first, &last]).await?;
+            let page: Vec<Vec<u8>> =
+                redis::from_redis_value(reply.value).map_err(|_| RecoveryError::Malformed)?;
             if page.is_empty() {
                 return Ok(members);
             }
@@ -208,7 +219,8 @@ impl Recovery<'_> {
         for row in rows {
             ledger.entry((row.user, row.reservation.clone())).or_default().push(row);
         }
-        let mut users: Vec<UserId> = names.iter().map(|(user, _)| *user).filter(|u| loaded.insert(*u)).collect();
+        let mut users: Vec<UserId> =
+            names.iter().map(|(user, _)| *user).filter(|u| loaded.insert(*u)).collect();
         users.sort_unstable();
         users.dedup();
         self.load(fenced, &users).await?;

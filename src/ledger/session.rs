@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolConfig, Runtime, Timeouts};
 use redis::{
-    AsyncConnectionConfig, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisResult, ServerErrorKind,
+    Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use tokio::sync::Mutex;
 
@@ -153,7 +153,8 @@ impl Link {
     /// # Errors
     /// [`CallError::Unknown`] when the connection broke or no reply came in time; drop the session then.
     pub async fn send(&mut self, mut pipe: Pipeline) -> Result<Vec<RedisResult<Value>>, CallError> {
-        match tokio::time::timeout(self.timeout, pipe.ignore_errors().query_async(&mut self.connection)).await {
+        match tokio::time::timeout(self.timeout, pipe.ignore_errors().query_async(&mut self.connection)).await
+        {
             Ok(replies) => replies.map_err(|e| classify(&e)),
             Err(_) => Err(CallError::Unknown("no reply in time".into())),
         }
@@ -184,7 +185,10 @@ pub fn leads_nowhere(error: &RedisError) -> bool {
 
 fn check_info(text: &str) -> Result<ServerInfo, CallError> {
     let field = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
+            .unwrap_or_default()
     };
     let refuse = |why: &str| Err(CallError::NotRun(why.to_owned()));
     if field("loading") == "1" {
@@ -231,7 +235,12 @@ impl SharedSession {
     }
 
     /// Runs one script; opens a new session when there is none, and drops one that failed.
-    pub async fn call(&self, script: &Script, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Result<Reply, CallError> {
+    pub async fn call(
+        &self,
+        script: &Script,
+        keys: &[Vec<u8>],
+        args: &[Vec<u8>],
+    ) -> Result<Reply, CallError> {
         self.call_on(None, script, keys, args).await
     }
 

@@ -51,7 +51,11 @@ impl Ledger {
     ///
     /// # Errors
     /// When the Redis URL is none.
-    pub fn new(config: &Config, store: Store, partitions: Partitions) -> Result<(Self, Background), CallError> {
+    pub fn new(
+        config: &Config,
+        store: Store,
+        partitions: Partitions,
+    ) -> Result<(Self, Background), CallError> {
         let sessions = Sessions::new(&config.redis, config.ledger.lanes + 2)?;
         let shards = Arc::new(Shards::new(partitions, &config.ledger));
         let redis = Arc::new(SharedSession::new(sessions.clone()));
@@ -60,8 +64,7 @@ impl Ledger {
         let (lanes, lane_tasks): (Vec<_>, Vec<_>) = lanes.unzip();
         let calls = Calls::new(lanes, Arc::clone(&shards), loader.clone(), Arc::clone(&redis));
         // Its own connection: large readings must not hold up balances.
-        let outbox =
-            Outbox::new(Arc::new(SharedSession::new(sessions)), Arc::clone(&shards), &config.ledger);
+        let outbox = Outbox::new(Arc::new(SharedSession::new(sessions)), Arc::clone(&shards), &config.ledger);
         let pusher = Pusher { shards: Arc::clone(&shards), store: store.clone(), loader };
         let keeper = Arc::new(Keeper {
             shards,

@@ -62,7 +62,9 @@ async fn read_due(calls: &Calls, shard: &Shard) -> Option<(u64, u64, Vec<Vec<u8>
     let reply = calls.redis().call(&scripts::DUE, &[shard.keys.expiry()], &args).await.ok()?;
     let Value::Array(fields) = reply.value else { return None };
     let mut fields = fields.into_iter();
-    let (Some(Value::Int(now)), Some(Value::Int(oldest))) = (fields.next(), fields.next()) else { return None };
+    let (Some(Value::Int(now)), Some(Value::Int(oldest))) = (fields.next(), fields.next()) else {
+        return None;
+    };
     let members = fields.filter_map(|field| match field {
         Value::BulkString(member) => Some(member),
         _ => None,

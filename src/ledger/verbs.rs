@@ -28,7 +28,12 @@ impl Ledger {
     /// # Errors
     /// See [`Refusal`]; nothing is held after any of them, but perhaps after `Unavailable` with an unknown outcome:
     /// then repeat with the same id.
-    pub async fn reserve(&self, user: UserId, ask: Reserve, deadline: Instant) -> Result<Receipt<Reservation>, Refusal> {
+    pub async fn reserve(
+        &self,
+        user: UserId,
+        ask: Reserve,
+        deadline: Instant,
+    ) -> Result<Receipt<Reservation>, Refusal> {
         let policies = self.calls.policies();
         let mut op = Operation::new(Verb::Reserve, user, ask.id, policies.lines(user, ask.tokens.get()));
         op.fingerprint = fingerprint(Verb::Reserve, &[Some(ask.tokens.get())], ask.model.as_ref());
@@ -48,14 +53,21 @@ impl Ledger {
     ///
     /// # Errors
     /// See [`Refusal`]. Repeating is always safe.
-    pub async fn settle(&self, user: UserId, ask: Settle, deadline: Instant) -> Result<Receipt<Transaction>, Refusal> {
+    pub async fn settle(
+        &self,
+        user: UserId,
+        ask: Settle,
+        deadline: Instant,
+    ) -> Result<Receipt<Transaction>, Refusal> {
         let Settle { id, charge, model, request_id } = ask;
         let mut op = self.charge(Verb::Settle, user, id, charge, model, request_id)?;
         for _ in 0..MAX_LOOKUPS {
             let definite = self.calls.run(op.clone(), deadline).await?;
             match definite.answer.status {
                 Status::Ok | Status::Replay => return charged(&op, definite),
-                Status::Unknown if op.options.has(Options::NO_ROW) => return Err(Refusal::ReservationNotFound),
+                Status::Unknown if op.options.has(Options::NO_ROW) => {
+                    return Err(Refusal::ReservationNotFound);
+                }
                 Status::Unknown => {
                     if let Some(receipt) = self.settle_unknown(&mut op, definite).await? {
                         return Ok(receipt);
@@ -71,7 +83,12 @@ impl Ledger {
     ///
     /// # Errors
     /// See [`Refusal`]. Repeating is always safe.
-    pub async fn debit(&self, user: UserId, ask: Debit, deadline: Instant) -> Result<Receipt<Transaction>, Refusal> {
+    pub async fn debit(
+        &self,
+        user: UserId,
+        ask: Debit,
+        deadline: Instant,
+    ) -> Result<Receipt<Transaction>, Refusal> {
         let op = self.charge(Verb::Debit, user, ask.id, ask.charge, ask.model, ask.request_id)?;
         let definite = self.calls.run(op.clone(), deadline).await?;
         match definite.answer.status {
@@ -102,7 +119,12 @@ impl Ledger {
     ///
     /// # Errors
     /// `Insufficient` (then nothing changed), `Finished`, `ReservationNotFound`.
-    pub async fn extend(&self, user: UserId, ask: Extend, deadline: Instant) -> Result<Receipt<Reservation>, Refusal> {
+    pub async fn extend(
+        &self,
+        user: UserId,
+        ask: Extend,
+        deadline: Instant,
+    ) -> Result<Receipt<Reservation>, Refusal> {
         let tokens = ask.tokens.map_or(0, Tokens::get);
         let policies = self.calls.policies();
         let mut op = Operation::new(Verb::Extend, user, ask.id, policies.lines(user, tokens));
@@ -168,7 +190,9 @@ impl Ledger {
         let replay = |transaction| Ok(Some(Receipt { subject: transaction, balance, replayed: true }));
         let usage_unknown = op.options.has(Options::USAGE_UNKNOWN);
         match self.find(op, &definite).await? {
-            Found::Charged { total, transaction } if usage_unknown || total == op.tokens => replay(transaction),
+            Found::Charged { total, transaction } if usage_unknown || total == op.tokens => {
+                replay(transaction)
+            }
             Found::Charged { .. } => Err(Refusal::Mismatch),
             Found::Expired { transaction, .. } if usage_unknown => replay(transaction),
             Found::Expired { charged, .. } => {
@@ -223,7 +247,8 @@ fn refusal(op: &Operation, definite: Definite) -> Refusal {
     match answer.status {
         Status::Mismatch => Refusal::Mismatch,
         Status::Finished => {
-            let finished = answer.record.map(|record| record.reservation(op.id.clone(), pass.epoch, now_ms).state);
+            let finished =
+                answer.record.map(|record| record.reservation(op.id.clone(), pass.epoch, now_ms).state);
             Refusal::Finished { state: finished.unwrap_or(State::Expired) }
         }
         Status::Released => Refusal::Finished { state: State::Released },

@@ -102,9 +102,8 @@ impl WitnessTask {
         };
         let confirmed = shard.gate.confirm(&booked);
         let Some(pass) = shard.gate.pass() else { return 0 };
-        let missed = |w: &Witnessed| {
-            w.epoch < pass.epoch && !w.entries.iter().all(|e| booked.contains(&e.outbox_id))
-        };
+        let missed =
+            |w: &Witnessed| w.epoch < pass.epoch && !w.entries.iter().all(|e| booked.contains(&e.outbox_id));
         for witnessed in waiting.into_iter().filter(missed) {
             self.run_again(shard, witnessed).await;
         }
@@ -113,7 +112,8 @@ impl WitnessTask {
 
     /// Its ack, if it comes, puts it into the ring of the present life in place of the old entry.
     async fn run_again(&self, shard: &Shard, witnessed: Witnessed) {
-        let verb = if witnessed.entries.iter().any(|e| e.kind == Kind::Debit) { Verb::Debit } else { Verb::Settle };
+        let verb =
+            if witnessed.entries.iter().any(|e| e.kind == Kind::Debit) { Verb::Debit } else { Verb::Settle };
         let operation = Operation { verb, ..witnessed.operation };
         tracing::warn!(partition = shard.id.0, id = %operation.id, "a settle missed a recovery; running it again");
         let deadline = Instant::now() + Duration::from_secs(2);
@@ -122,4 +122,3 @@ impl WitnessTask {
         }
     }
 }
-

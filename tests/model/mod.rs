@@ -138,7 +138,8 @@ impl Model {
             return Status::Denied;
         }
         budget.held += op.tokens;
-        let record = Rec { print: Some(op.print), hold: op.tokens, expires_at: now + op.ttl_ms, ..blank(now) };
+        let record =
+            Rec { print: Some(op.print), hold: op.tokens, expires_at: now + op.ttl_ms, ..blank(now) };
         self.records.insert(op.name, record);
         Status::Ok
     }
@@ -210,8 +211,12 @@ impl Model {
         }
         budget.spent += op.tokens;
         self.outbox.push(Booked { name: op.name, kind: Kind::Debit, tokens: op.tokens as i64, flags: 0 });
-        let record =
-            Rec { state: State::Settled, settle_print: Some((op.verb, op.print)), charged: op.tokens, ..blank(now) };
+        let record = Rec {
+            state: State::Settled,
+            settle_print: Some((op.verb, op.print)),
+            charged: op.tokens,
+            ..blank(now)
+        };
         self.records.insert(op.name, record);
         Status::Ok
     }
@@ -271,7 +276,9 @@ impl Model {
 
     fn expire(&mut self, op: &Op, record: Option<Rec>, now: u64) -> Status {
         match record {
-            Some(record) if record.state == State::Pending && due(&record, now) => self.finish_expired(op, record),
+            Some(record) if record.state == State::Pending && due(&record, now) => {
+                self.finish_expired(op, record)
+            }
             _ => Status::Gone,
         }
     }
@@ -297,8 +304,12 @@ impl Model {
         record.charged_by_expiry = record.progress;
         if record.progress > 0 {
             record.flags = ESTIMATED | if record.progress > record.hold { OVERAGE } else { 0 };
-            let booked =
-                Booked { name: op.name, kind: Kind::Expiry, tokens: record.progress as i64, flags: record.flags };
+            let booked = Booked {
+                name: op.name,
+                kind: Kind::Expiry,
+                tokens: record.progress as i64,
+                flags: record.flags,
+            };
             self.outbox.push(booked);
         }
         self.records.insert(op.name, record);
@@ -324,7 +335,8 @@ impl Model {
 
     /// Σ lines of pending records, per account: what `held` must be.
     pub fn held_by_records(&self, user: usize) -> u64 {
-        let pending = self.records.iter().filter(|(name, r)| name.0 == user && r.state == State::Pending && r.counted);
+        let pending =
+            self.records.iter().filter(|(name, r)| name.0 == user && r.state == State::Pending && r.counted);
         pending.map(|(_, record)| record.hold).sum()
     }
 }

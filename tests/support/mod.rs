@@ -1,8 +1,10 @@
-//! What every test binary shares.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+//! What every test binary shares: real servers, and ways to drive them.
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
+pub mod invariants;
 pub mod partition;
+pub mod proxy;
+pub mod servers;
+pub mod world;
 
-pub struct R;
-impl R { pub fn url(&self) -> String { "redis://127.0.0.1:7999".into() } }
-pub async fn redis() -> R { R }
+pub use servers::{TestDatabase, database, redis};

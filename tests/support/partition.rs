@@ -46,7 +46,11 @@ impl Default for Head {
 /// The reply of `apply`.
 #[derive(Debug, PartialEq)]
 pub enum Applied {
-    Done { sq: u64, now_ms: u64, answers: Vec<Answer> },
+    Done {
+        sq: u64,
+        now_ms: u64,
+        answers: Vec<Answer>,
+    },
     /// The head's refusal: its code and its number.
     Refused(i64, Option<i64>),
 }
@@ -91,7 +95,12 @@ impl Partition {
 
     pub async fn load_scripts(&mut self) {
         for script in scripts::all() {
-            let _: String = redis::cmd("SCRIPT").arg("LOAD").arg(script.source).query_async(&mut self.redis).await.unwrap();
+            let _: String = redis::cmd("SCRIPT")
+                .arg("LOAD")
+                .arg(script.source)
+                .query_async(&mut self.redis)
+                .await
+                .unwrap();
         }
     }
 
@@ -108,7 +117,12 @@ impl Partition {
             .unwrap();
     }
 
-    pub async fn try_call(&mut self, script: &Script, keys: &[Vec<u8>], args: &[Vec<u8>]) -> redis::RedisResult<Value> {
+    pub async fn try_call(
+        &mut self,
+        script: &Script,
+        keys: &[Vec<u8>],
+        args: &[Vec<u8>],
+    ) -> redis::RedisResult<Value> {
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.sha()).arg(keys.len());
         for arg in keys.iter().chain(args) {
@@ -159,7 +173,9 @@ impl Partition {
     }
 
     pub async fn apply_with(&mut self, head: &Head, operations: &[Operation]) -> Applied {
-        let reply = self.call(&scripts::APPLY, &self.apply_keys(operations), &Self::apply_args(head, operations)).await;
+        let reply = self
+            .call(&scripts::APPLY, &self.apply_keys(operations), &Self::apply_args(head, operations))
+            .await;
         let Value::Array(fields) = reply else { panic!("no array: {reply:?}") };
         let number = |i: usize| match fields.get(i) {
             Some(Value::Int(n)) => Some(*n),
@@ -187,7 +203,14 @@ impl Partition {
         self.call(&scripts::LOAD, &keys, &args).await;
     }
 
-    pub fn load_args(&self, granted: u64, version: u64, policy: u64, suspended: bool, spent: u64) -> Vec<Vec<u8>> {
+    pub fn load_args(
+        &self,
+        granted: u64,
+        version: u64,
+        policy: u64,
+        suspended: bool,
+        spent: u64,
+    ) -> Vec<Vec<u8>> {
         vec![
             text(self.epoch),
             text(0),
@@ -221,7 +244,9 @@ impl Partition {
     /// Everything in the outbox.
     pub async fn outbox(&mut self) -> Vec<Entry> {
         let keys = [self.keys.meta(), self.keys.outbox()];
-        let Value::Array(fields) = self.call(&scripts::OUTBOX, &keys, &[text(10_000)]).await else { panic!() };
+        let Value::Array(fields) = self.call(&scripts::OUTBOX, &keys, &[text(10_000)]).await else {
+            panic!()
+        };
         let entry = |pair: &[Value]| match pair {
             [Value::BulkString(id), Value::BulkString(payload)] => {
                 let id = std::str::from_utf8(id).unwrap().parse().unwrap();

@@ -49,7 +49,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that may be absent (empty), parsed.
-    pub fn optional<T, E>(&mut self, width: usize, parse: impl Fn(&str) -> Result<T, E>) -> Result<Option<T>, Malformed> {
+    pub fn optional<T, E>(
+        &mut self,
+        width: usize,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, Malformed> {
         match self.text(width)? {
             "" => Ok(None),
             text => parse(text).map(Some).map_err(|_| Malformed),

@@ -21,7 +21,11 @@ impl Facts {
         let counts = [self.input_tokens, self.output_tokens, self.cached_input_tokens];
         let mut out = Vec::with_capacity(20);
         put_prefixed(&mut out, 1, self.request_id.as_ref().map_or("", RequestId::as_str).as_bytes());
-        put(&mut out, 1, counts.iter().enumerate().map(|(bit, count)| u64::from(count.is_some()) << bit).sum());
+        put(
+            &mut out,
+            1,
+            counts.iter().enumerate().map(|(bit, count)| u64::from(count.is_some()) << bit).sum(),
+        );
         counts.iter().flatten().for_each(|count| put(&mut out, 6, *count));
         out
     }
@@ -35,7 +39,12 @@ impl Facts {
         let mut count = |bit: u8| {
             if present & (1 << bit) == 0 { Ok(None) } else { reader.unsigned(6).map(Some) }
         };
-        Ok(Self { request_id, input_tokens: count(0)?, output_tokens: count(1)?, cached_input_tokens: count(2)? })
+        Ok(Self {
+            request_id,
+            input_tokens: count(0)?,
+            output_tokens: count(1)?,
+            cached_input_tokens: count(2)?,
+        })
     }
 }
 

@@ -1,0 +1,10 @@
+//! The ledger whole: policies, races, cold loads, grants and faults, over both real stores. Numbers like "case 16" are
+//! those of the field reports the tests were distilled from.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cold;
+mod grants;
+mod policies;
+mod races;

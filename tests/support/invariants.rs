@@ -1,0 +1,142 @@
+//! The invariants of the protocol, asserted after every test that moves tokens.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::collections::BTreeMap;
+
+use cota::{
+    ledger::{
+        keys::{Keys, parse_member},
+        wire::Record,
+    },
+    quota::{BudgetId, ReservationId, State, UserId},
+};
+use redis::aio::MultiplexedConnection;
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
+
+use super::world::{World, until};
+
+/// Waits until every outbox and every ring is empty (invariant 12).
+pub async fn settle_down(world: &World) {
+    let mut redis = connection(world).await;
+    until("outbox and rings are empty", async || {
+        let mut waiting = world.replicas.iter().map(|replica| replica.ledger.witnessed() as u64).sum::<u64>();
+        for partition in world.partitions.iter() {
+            let key = Keys::of(partition, world.partitions).outbox();
+            waiting += redis::cmd("XLEN").arg(key).query_async::<u64>(&mut redis).await.unwrap_or(1);
+        }
+        waiting == 0
+    })
+    .await;
+}
+
+/// Everything that can be checked at rest.
+pub async fn check(world: &World) {
+    let pool = PgPool::connect(&world.database.url()).await.unwrap();
+    let rows = ledger_rows(&pool).await;
+    acked_is_booked_once(world, &rows);
+    booked_was_asked(world, &rows);
+    assert_eq!(world.store.drift().await.unwrap(), [], "3: used is the sum of the ledger");
+    grants_converge(&pool).await;
+    stores_agree(world, &pool).await;
+    pool.close().await;
+}
+
+async fn connection(world: &World) -> MultiplexedConnection {
+    let client = redis::Client::open(world.redis.url()).unwrap();
+    let mut connection = None;
+    until("Redis answers", async || {
+        connection = client.get_multiplexed_async_connection().await.ok();
+        connection.is_some()
+    })
+    .await;
+    connection.unwrap()
+}
+
+/// Σ by user and reservation.
+async fn ledger_rows(pool: &PgPool) -> BTreeMap<(UserId, ReservationId), i64> {
+    let rows = sqlx::query(
+        "SELECT user_id, reservation_id, sum(tokens_used)::bigint AS tokens
+         FROM token_transactions GROUP BY user_id, reservation_id",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let key = |row: &sqlx::postgres::PgRow| {
+        (UserId(row.get::<Uuid, _>("user_id")), ReservationId::new(row.get("reservation_id")).unwrap())
+    };
+    rows.iter().map(|row| (key(row), row.get("tokens"))).collect()
+}
+
+fn acked_is_booked_once(world: &World, rows: &BTreeMap<(UserId, ReservationId), i64>) {
+    let journal = world.journal.lock().unwrap();
+    for (name, tokens) in &journal.acked {
+        assert_eq!(rows.get(name), Some(&(*tokens as i64)), "1: {name:?} was acked with {tokens}");
+    }
+}
+
+fn booked_was_asked(world: &World, rows: &BTreeMap<(UserId, ReservationId), i64>) {
+    let journal = world.journal.lock().unwrap();
+    for name in rows.keys() {
+        assert!(journal.asked.contains(name), "2: nobody asked for {name:?}");
+    }
+}
+
+async fn grants_converge(pool: &PgPool) {
+    let wrong: Vec<(Uuid,)> = sqlx::query_as(
+        "SELECT a.id FROM user_accounts a
+         WHERE a.total_tokens <> (SELECT coalesce(sum(tokens), 0) FROM grants g WHERE g.user_id = a.id)",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    assert_eq!(wrong, [], "13: total is the sum of the grants");
+}
+
+/// 4: per account, Redis spends what Postgres has, and holds what pending records hold.
+async fn stores_agree(world: &World, pool: &PgPool) {
+    let mut redis = connection(world).await;
+    let accounts: Vec<(Uuid, i64, i64)> =
+        sqlx::query_as("SELECT id, total_tokens, used_tokens FROM user_accounts")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    let mut held: BTreeMap<UserId, u64> = BTreeMap::new();
+    for partition in world.partitions.iter() {
+        let keys = Keys::of(partition, world.partitions);
+        let members: Vec<Vec<u8>> =
+            redis::cmd("ZRANGE").arg(keys.expiry()).arg(0).arg(-1).query_async(&mut redis).await.unwrap();
+        for member in members {
+            let (user, id) = parse_member(&member).unwrap();
+            let bytes: Option<Vec<u8>> =
+                redis::cmd("GET").arg(keys.record(user, &id)).query_async(&mut redis).await.unwrap();
+            let record = Record::decode(&bytes.expect("an index member has its record")).unwrap();
+            assert_eq!(record.state, State::Pending, "only pending reservations are in the index");
+            *held.entry(user).or_default() += record.lines[0].amount as u64;
+        }
+    }
+    for (account, total, used) in accounts {
+        let user = UserId(account);
+        let partition = world.partitions.of(user);
+        let keys = Keys::of(partition, world.partitions);
+        let epoch: Option<String> =
+            redis::cmd("HGET").arg(keys.meta()).arg("ep").query_async(&mut redis).await.unwrap();
+        let key = keys.budget(BudgetId::Balance(user));
+        let fields = ["gt", "sp", "hd", "ep"];
+        let budget: Vec<Option<String>> =
+            redis::cmd("HMGET").arg(key).arg(&fields).query_async(&mut redis).await.unwrap();
+        // A cold account has nothing in this life to disagree with.
+        if budget[3].is_none() || budget[3] != epoch {
+            assert_eq!(held.get(&user), None, "a cold account holds nothing");
+            continue;
+        }
+        let number = |i: usize| budget[i].as_ref().unwrap().parse::<i64>().unwrap();
+        assert_eq!(number(1), used, "4: spent in Redis is used in Postgres, {user}");
+        assert_eq!(
+            number(2),
+            held.get(&user).copied().unwrap_or(0) as i64,
+            "4: held is the pending lines, {user}"
+        );
+        assert!(number(0) <= total, "13: Redis never grants more than Postgres, {user}");
+    }
+}
