@@ -23,7 +23,7 @@ async fn a_grant_arrives_by_itself_and_counts_once_with_many_replicas() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_replicas_starting_at_once_count_a_grant_once() {
-    let mut world = World::with(0, |config| config.postgres.max_connections = 4).await;
+    let world = World::with(0, |config| config.postgres.max_connections = 4).await;
     let user = world.user(1_000).await;
     for _ in 0..20 {
         world.add_replica();

@@ -5,6 +5,7 @@
 mod support;
 
 mod cold;
+mod faults;
 mod grants;
 mod policies;
 mod races;

@@ -20,7 +20,7 @@ use super::world::{World, until};
 pub async fn settle_down(world: &World) {
     let mut redis = connection(world).await;
     until("outbox and rings are empty", async || {
-        let mut waiting = world.replicas.iter().map(|replica| replica.ledger.witnessed() as u64).sum::<u64>();
+        let mut waiting = world.ledgers().iter().map(|ledger| ledger.witnessed() as u64).sum::<u64>();
         for partition in world.partitions.iter() {
             let key = Keys::of(partition, world.partitions).outbox();
             waiting += redis::cmd("XLEN").arg(key).query_async::<u64>(&mut redis).await.unwrap_or(1);
@@ -43,7 +43,7 @@ pub async fn check(world: &World) {
 }
 
 async fn connection(world: &World) -> MultiplexedConnection {
-    let client = redis::Client::open(world.redis.url()).unwrap();
+    let client = redis::Client::open(&*world.redis_url).unwrap();
     let mut connection = None;
     until("Redis answers", async || {
         connection = client.get_multiplexed_async_connection().await.ok();

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 pub mod invariants;
+pub mod load;
 pub mod partition;
 pub mod proxy;
 pub mod servers;

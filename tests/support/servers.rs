@@ -130,7 +130,11 @@ fn with_database(server: &str, name: &str) -> String {
 
 /// A database copied from a template that is migrated once for each state of `migrations/`.
 pub async fn database() -> TestDatabase {
-    let server = shared_server().await;
+    database_on(shared_server().await).await
+}
+
+/// The same on a server of the test's own.
+pub async fn database_on(server: &str) -> TestDatabase {
     let sums: Vec<u8> = MIGRATIONS.iter().flat_map(|m| m.checksum.iter().copied()).collect();
     let template =
         format!("cota_template_{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &sums).simple());

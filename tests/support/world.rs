@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    sync::{Mutex, RwLock},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use tokio::{runtime::Runtime, time::Instant};
 
 use super::{
     TestDatabase, database, invariants, redis,
-    servers::{TestPostgres, TestRedis, postgres},
+    servers::{TestPostgres, TestRedis, database_on, postgres},
 };
 
 /// Bound of anything a test waits for.
@@ -91,12 +91,16 @@ pub struct Journal {
 }
 
 pub struct World {
-    pub redis: TestRedis,
+    /// Behind a lock, so that a fault can be made while calls go on.
+    pub redis: tokio::sync::Mutex<TestRedis>,
+    pub redis_url: String,
+    /// A Postgres of this world's own, when it is to be stopped.
+    pub postgres: Option<tokio::sync::Mutex<TestPostgres>>,
     pub database: TestDatabase,
     pub store: Store,
     pub config: Config,
     pub partitions: Partitions,
-    pub replicas: Vec<Replica>,
+    pub replicas: RwLock<Vec<Replica>>,
     pub journal: Mutex<Journal>,
 }
 
@@ -107,7 +111,20 @@ impl World {
     }
 
     pub async fn with(replicas: usize, change: impl FnOnce(&mut Config)) -> Self {
-        let (redis, database) = tokio::join!(redis(), database());
+        Self::build(replicas, None, change).await
+    }
+
+    /// With a Postgres of its own, which may be stopped.
+    pub async fn with_own_postgres(replicas: usize) -> Self {
+        Self::build(replicas, Some(postgres().await), |_| {}).await
+    }
+
+    async fn build(replicas: usize, own: Option<TestPostgres>, change: impl FnOnce(&mut Config)) -> Self {
+        let database = match &own {
+            Some(postgres) => database_on(&postgres.server.url("postgres")).await,
+            None => database().await,
+        };
+        let redis = redis().await;
         let mut config = Config::default();
         config.redis.url = Secret::new(redis.url());
         config.postgres.url = Secret::new(database.url());
@@ -117,13 +134,15 @@ impl World {
         let store = Store::connect(&config.postgres).await.unwrap();
         let wanted = Partitions::new(config.ledger.partitions).unwrap();
         let partitions = store.ensure_partitions(wanted).await.unwrap();
-        let mut world = Self {
-            redis,
+        let world = Self {
+            redis_url: redis.url(),
+            redis: tokio::sync::Mutex::new(redis),
+            postgres: own.map(tokio::sync::Mutex::new),
             database,
             store,
             config,
             partitions,
-            replicas: Vec::new(),
+            replicas: RwLock::default(),
             journal: Mutex::default(),
         };
         for _ in 0..replicas {
@@ -133,18 +152,33 @@ impl World {
         world
     }
 
-    pub fn add_replica(&mut self) {
-        self.replicas.push(Replica::start(&self.config, self.partitions));
+    pub fn add_replica(&self) {
+        self.replicas.write().unwrap().push(Replica::start(&self.config, self.partitions));
     }
 
-    pub fn ledger(&self) -> &Ledger {
-        &self.replicas[0].ledger
+    /// Kills the first replica.
+    pub fn kill_replica(&self) {
+        self.replicas.write().unwrap().remove(0).kill();
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        self.ledger_at(0)
+    }
+
+    /// The ledger of a replica, counted round.
+    pub fn ledger_at(&self, turn: usize) -> Ledger {
+        let replicas = self.replicas.read().unwrap();
+        replicas[turn % replicas.len()].ledger.clone()
+    }
+
+    pub fn ledgers(&self) -> Vec<Ledger> {
+        self.replicas.read().unwrap().iter().map(|replica| replica.ledger.clone()).collect()
     }
 
     /// Waits until every gate of every replica is open.
     pub async fn all_open(&self) {
         until("every gate is open", async || {
-            self.replicas.iter().all(|replica| replica.ledger.closed_partitions().is_empty())
+            self.ledgers().iter().all(|ledger| ledger.closed_partitions().is_empty())
         })
         .await;
     }
@@ -191,7 +225,7 @@ impl World {
     ) -> Result<Receipt<Reservation>, Refusal> {
         self.journal.lock().unwrap().asked.insert((user, id(name)));
         let ask = Reserve { id: id(name), tokens: tokens(n), model: None, ttl_seconds, metadata: None };
-        self.replicas[replica].ledger.reserve(user, ask, deadline()).await
+        self.ledger_at(replica).reserve(user, ask, deadline()).await
     }
 
     pub async fn settle(&self, user: UserId, name: &str, n: u64) -> Result<Receipt<Transaction>, Refusal> {
@@ -206,7 +240,7 @@ impl World {
         charge: Charge,
     ) -> Result<Receipt<Transaction>, Refusal> {
         let ask = Settle { id: id(name), charge, model: None, request_id: None };
-        let answer = self.replicas[replica].ledger.settle(user, ask, deadline()).await;
+        let answer = self.ledger_at(replica).settle(user, ask, deadline()).await;
         self.note(user, name, &answer);
         answer
     }
@@ -236,7 +270,7 @@ impl World {
 
     /// A connection to Redis for looking and for breaking things.
     pub async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
-        redis::Client::open(self.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        redis::Client::open(&*self.redis_url).unwrap().get_multiplexed_async_connection().await.unwrap()
     }
 
     /// The key names of an account's partition.
