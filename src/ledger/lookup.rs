@@ -2,7 +2,7 @@
 //! a lost Redis forgets. Rows and partition are read in one snapshot; a row of another life than the one that
 //! answered UNKNOWN proves nothing, so the gate closes and the call runs again.
 
-use super::{calls::Definite, gate::Doubt, shard::Shard};
+use super::{Outcome, Refusal, calls::Definite, gate::Doubt, shard::Shard};
 use crate::{
     quota::{Flags, Kind, Reservation, ReservationId, State, Transaction, UserId, transaction_id},
     store::{LedgerRow, PartitionState, Store},
@@ -19,28 +19,33 @@ pub enum Found {
     Expired { charged: u64, transaction: Transaction },
     /// The answer was of a life that has ended: run the call again.
     OtherLife,
-    /// Postgres did not answer.
-    Unavailable,
 }
 
 /// Asks for one id.
-pub async fn find(store: &Store, shard: &Shard, from: &Definite, user: UserId, id: &ReservationId) -> Found {
-    let (rows, row) = match store.transactions_of(shard.id, user, id).await {
-        Ok(Some(found)) => found,
-        Ok(None) => return Found::Unavailable,
-        Err(error) => {
-            tracing::warn!(%error, "the ledger cannot be asked");
-            return Found::Unavailable;
-        }
-    };
+///
+/// # Errors
+/// `Unavailable`, with nothing done, when Postgres does not answer.
+pub async fn find(
+    store: &Store,
+    shard: &Shard,
+    from: &Definite,
+    user: UserId,
+    id: &ReservationId,
+) -> Result<Found, Refusal> {
+    let unavailable = Refusal::Unavailable { outcome: Outcome::None };
+    let found = store.transactions_of(shard.id, user, id).await.map_err(|error| {
+        tracing::warn!(%error, "the ledger cannot be asked");
+        unavailable.clone()
+    })?;
+    let (rows, row) = found.ok_or(unavailable)?;
     let same_life = row.state == PartitionState::Open
         && row.epoch == from.pass.epoch
         && row.run_id.as_deref() == Some(&*from.pass.run_id);
     if !same_life {
         shard.gate.doubt(&from.pass, Doubt::Recheck);
-        return Found::OtherLife;
+        return Ok(Found::OtherLife);
     }
-    summarize(user, id, &rows)
+    Ok(summarize(user, id, &rows))
 }
 
 fn summarize(user: UserId, id: &ReservationId, rows: &[LedgerRow]) -> Found {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use redis::Value;
 
 use super::{
+    gate::{Doubt, Pass},
     scripts,
     session::{CallError, SharedSession},
     shard::{Shard, Shards},
@@ -59,8 +60,12 @@ impl Outbox {
     pub async fn read(&self, partition: PartitionId, limit: usize) -> Result<OutboxPage, CallError> {
         let shard = self.shards.get(partition);
         let keys = [shard.keys.meta(), shard.keys.outbox()];
+        let pass = shard.gate.pass();
         let reply = self.redis.call(&scripts::OUTBOX, &keys, &[limit.to_string().into_bytes()]).await?;
         let page = decode(reply.value).ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))?;
+        if let Some(pass) = pass.filter(|pass| pass.run_id == reply.run_id && has_lost(&page, pass)) {
+            shard.gate.doubt(&pass, Doubt::Lost);
+        }
         shard.note_outbox_depth(page.depth);
         if page.open && page.run_id != reply.run_id {
             return Err(CallError::NotRun("the partition was opened on another Redis server".into()));
@@ -103,6 +108,12 @@ impl Outbox {
         }
         Ok(())
     }
+}
+
+/// Whether this reading proves that Redis has lost state of a life, also while no call is made: the partition is gone,
+/// or counts fewer mutations than were seen before the reading.
+fn has_lost(page: &OutboxPage, pass: &Pass) -> bool {
+    page.epoch == 0 || (page.epoch == pass.epoch && page.open && page.sequence < pass.high_water)
 }
 
 fn decode(reply: Value) -> Option<OutboxPage> {

@@ -15,7 +15,7 @@ use super::{
     scripts,
     shard::Shard,
     sweeper,
-    wire::{Answer, Operation, Record, Status, Verb},
+    wire::{Answer, Record, Status},
 };
 use crate::quota::{BudgetId, Reservation, ReservationId, State, UserId};
 
@@ -49,16 +49,13 @@ impl Ledger {
             if let Some(record) = definite.answer.record {
                 return Ok(record.reservation(id, definite.pass.epoch, definite.now_ms));
             }
-            let op = Operation::new(Verb::Settle, user, id.clone(), Vec::new());
-            match self.find(&op, &definite).await? {
+            match lookup::find(&self.store, self.calls.shards().of(user), &definite, user, &id).await? {
                 Found::Charged { transaction, .. } | Found::Expired { transaction, .. } => {
                     return Ok(lookup::reservation(id, transaction));
                 }
                 Found::Nothing => return Err(Refusal::ReservationNotFound),
-                Found::OtherLife | Found::Unavailable if Instant::now() < deadline => {
-                    sleep(RETRY_PAUSE).await
-                }
-                Found::OtherLife | Found::Unavailable => return Err(UNAVAILABLE),
+                Found::OtherLife if Instant::now() < deadline => sleep(RETRY_PAUSE).await,
+                Found::OtherLife => return Err(UNAVAILABLE),
             }
         }
     }

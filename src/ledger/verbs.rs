@@ -132,16 +132,20 @@ impl Ledger {
         op.ttl_ms = ask.ttl_seconds.map_or(0, |seconds| u64::from(seconds) * 1000);
         op.second = ask.used_tokens.map_or(0, Tokens::get);
         op.policy_version = policies.version(user);
-        let definite = self.calls.run(op.clone(), deadline).await?;
-        match definite.answer.status {
-            Status::Ok | Status::Replay => held(&op, definite),
-            Status::Unknown => match self.find(&op, &definite).await? {
-                Found::Charged { .. } => Err(Refusal::Finished { state: State::Settled }),
-                Found::Expired { .. } => Err(Refusal::Finished { state: State::Expired }),
-                _ => Err(Refusal::ReservationNotFound),
-            },
-            _ => Err(refusal(&op, definite)),
+        for _ in 0..MAX_LOOKUPS {
+            let definite = self.calls.run(op.clone(), deadline).await?;
+            match definite.answer.status {
+                Status::Ok | Status::Replay => return held(&op, definite),
+                Status::Unknown => match self.find(&op, &definite).await? {
+                    Found::Charged { .. } => return Err(Refusal::Finished { state: State::Settled }),
+                    Found::Expired { .. } => return Err(Refusal::Finished { state: State::Expired }),
+                    Found::Nothing => return Err(Refusal::ReservationNotFound),
+                    Found::OtherLife => {}
+                },
+                _ => return Err(refusal(&op, definite)),
+            }
         }
+        Err(Refusal::Unavailable { outcome: Outcome::None })
     }
 
     fn charge(
@@ -203,16 +207,12 @@ impl Ledger {
                 op.options = op.options.with(Options::NO_ROW);
                 Ok(None)
             }
-            Found::OtherLife | Found::Unavailable => Ok(None),
+            Found::OtherLife => Ok(None),
         }
     }
 
-    /// Asks Postgres about an id.
-    pub(super) async fn find(&self, op: &Operation, definite: &Definite) -> Result<Found, Refusal> {
-        match lookup::find(&self.store, self.calls.shards().of(op.user), definite, op.user, &op.id).await {
-            Found::Unavailable => Err(Refusal::Unavailable { outcome: Outcome::None }),
-            found => Ok(found),
-        }
+    async fn find(&self, op: &Operation, definite: &Definite) -> Result<Found, Refusal> {
+        lookup::find(&self.store, self.calls.shards().of(op.user), definite, op.user, &op.id).await
     }
 }
 

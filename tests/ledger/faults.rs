@@ -113,7 +113,8 @@ async fn a_replica_stopped_in_order_leaves_nothing_behind() {
     world.settle(user, "a", 10).await.unwrap();
     let replica = world.replicas.write().unwrap().remove(0);
     replica.stop().await;
-    let (rows, _) = world.store.transactions_of(world.partitions.of(user), user, &id("a")).await.unwrap().unwrap();
+    let (rows, _) =
+        world.store.transactions_of(world.partitions.of(user), user, &id("a")).await.unwrap().unwrap();
     assert_eq!(rows.len(), 1, "case 79: settled, stopped at once, and in Postgres");
     world.add_replica();
     world.check().await;

@@ -9,3 +9,4 @@ mod faults;
 mod grants;
 mod policies;
 mod races;
+mod recovery;

@@ -63,20 +63,35 @@ impl Load {
     }
 
     async fn debit(&self, world: &World, turn: usize, user: UserId, name: &str, amount: u64) -> bool {
-        let ask = Debit { id: id(name), charge: Charge::Tokens(tokens(amount)), model: None, request_id: None };
-        definite(world, turn, async |ledger| ledger.debit(user, ask.clone(), deadline()).await.map(drop)).await.is_ok()
+        let ask =
+            Debit { id: id(name), charge: Charge::Tokens(tokens(amount)), model: None, request_id: None };
+        definite(world, turn, async |ledger| ledger.debit(user, ask.clone(), deadline()).await.map(drop))
+            .await
+            .is_ok()
     }
 
-    async fn reserve_and_settle(&self, world: &World, turn: usize, user: UserId, name: &str, amount: u64) -> bool {
+    async fn reserve_and_settle(
+        &self,
+        world: &World,
+        turn: usize,
+        user: UserId,
+        name: &str,
+        amount: u64,
+    ) -> bool {
         let ask = Reserve { id: id(name), tokens: tokens(10), model: None, ttl_seconds: 600, metadata: None };
-        let reserved =
-            definite(world, turn, async |ledger| ledger.reserve(user, ask.clone(), deadline()).await.map(drop)).await;
+        let reserved = definite(world, turn, async |ledger| {
+            ledger.reserve(user, ask.clone(), deadline()).await.map(drop)
+        })
+        .await;
         if reserved.is_err() {
             return false;
         }
-        let ask = Settle { id: id(name), charge: Charge::Tokens(tokens(amount)), model: None, request_id: None };
-        let settled =
-            definite(world, turn + 1, async |ledger| ledger.settle(user, ask.clone(), deadline()).await.map(drop)).await;
+        let ask =
+            Settle { id: id(name), charge: Charge::Tokens(tokens(amount)), model: None, request_id: None };
+        let settled = definite(world, turn + 1, async |ledger| {
+            ledger.settle(user, ask.clone(), deadline()).await.map(drop)
+        })
+        .await;
         settled.unwrap_or_else(|refusal| panic!("{name} was reserved, so it must settle: {refusal:?}"));
         true
     }
