@@ -1,0 +1,13 @@
+//! The store against a real Postgres: every method, the races, and what happens to a call whose link dies.
+
+mod booking;
+mod budgets;
+mod grants;
+mod ledger;
+mod links;
+mod partitions;
+mod refusals;
+mod replicas;
+mod schema;
+mod scratch;
+mod users;
