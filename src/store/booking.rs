@@ -113,7 +113,11 @@ impl Batch<'_> {
         let mut transaction = connection.begin().await?;
         match self.lock(&mut transaction).await {
             Ok(Some(row)) if self.may_book(&row) => {}
-            Ok(_) => return Ok(Booking::Fenced),
+            Ok(_) => {
+                // Now, not when the pool gets to it: the rightful booker does not wait for the lock.
+                transaction.rollback().await?;
+                return Ok(Booking::Fenced);
+            }
             Err(error) if verdict_of(&error) == Some(Verdict::Locked) => return Ok(Booking::Busy),
             Err(error) => return Err(error.into()),
         }

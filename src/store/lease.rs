@@ -34,7 +34,7 @@ where
         Err(_) => Err(StoreError::Unknown("the call timed out".into())),
     };
     if !matches!(result, Err(StoreError::Unknown(_))) {
-        drop(returned.take());
+        returned.give_back(limit);
     }
     result
 }
@@ -80,8 +80,13 @@ impl Returned {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }
 
-    fn take(&self) -> Option<PoolConnection<Postgres>> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Hands the connection to the pool, beside the caller's way. The pool tests it first and waits for the answer for
+    /// ever; a link that dies just then would take a place in the pool along, so that the test is bounded here.
+    fn give_back(&self, limit: Duration) {
+        let connection = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut connection) = connection {
+            tokio::spawn(tokio::time::timeout(limit, connection.return_to_pool()));
+        }
     }
 }
 

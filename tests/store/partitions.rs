@@ -1,9 +1,9 @@
 use cota::{
-    quota::{PartitionId, Partitions},
-    store::{PartitionState, ReplicaId},
+    quota::{Kind, PartitionId, Partitions},
+    store::{Booker, PartitionState, ReplicaId},
 };
 
-use crate::scratch::{P0, P1, RUN, database};
+use crate::scratch::{P0, P1, RUN, database, entry};
 
 #[tokio::test]
 async fn the_count_in_postgres_wins() {
@@ -101,6 +101,17 @@ async fn the_base_is_above_everything_known_and_never_repeats() {
     assert_eq!(base(0, 0).await, 21_000_000, "what another partition counts is not its business");
     let row = &db.store.partitions().await.unwrap()[0];
     assert_eq!((row.high_water, row.outbox_high_water), (21_000_000, 21_000_000));
+}
+
+#[tokio::test]
+async fn the_base_is_above_every_booked_outbox_id() {
+    let db = database().await;
+    let user = db.user().await;
+    let epoch = db.open(P0).await;
+    let booker = Booker::Flusher { run_id: RUN };
+    db.store.book(P0, epoch, booker, &[entry(user, "r", Kind::Settle, 1, 3_000_000)], 7).await.unwrap();
+    let epoch = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    assert_eq!(db.store.set_base(P0, epoch, 0, 0).await.unwrap(), Some(4_000_000));
 }
 
 #[tokio::test]

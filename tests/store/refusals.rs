@@ -2,7 +2,7 @@
 
 use cota::{
     quota::{Entry, Kind, Metadata, UserId},
-    store::DeadReason,
+    store::{Creation, DeadReason, NewUser},
 };
 
 use crate::scratch::{P0, booked, database, entry};
@@ -126,4 +126,18 @@ async fn entries_out_of_range_are_buried_whole() {
     assert_eq!(db.store.dead_letters(0, 100).await.unwrap()[7].outbox_id.sequence, u64::MAX);
     // The last time that can be told can also be read.
     assert_eq!(db.rows(user, "last").await.len(), 1);
+}
+
+/// What was buried is not booked by a repeat for which the reason is gone: an operator may have dealt with it.
+#[tokio::test]
+async fn a_buried_entry_stays_buried() {
+    let db = database().await;
+    let user = UserId::generate();
+    let epoch = db.open(P0).await;
+    let batch = [entry(user, "r", Kind::Settle, 5, 1)];
+    assert_eq!(db.flush(epoch, &batch).await, booked(0, 0, 1));
+    let new = NewUser { id: Some(user), email: "late@example.com".into(), ..NewUser::default() };
+    assert!(matches!(db.store.create_user(&new).await.unwrap(), Creation::Created(_)));
+    assert_eq!(db.flush(epoch, &batch).await, booked(0, 1, 0));
+    assert_eq!(db.used(user).await, 0);
 }
