@@ -11,4 +11,6 @@ mod refusals;
 mod replicas;
 mod schema;
 mod scratch;
+#[path = "../support/servers.rs"]
+mod servers;
 mod users;

@@ -1,6 +1,6 @@
-use cota::store::{SchemaError, Store, StoreError};
+use cota::store::{SchemaError, StoreError};
 
-use crate::scratch::{config, database, empty_database};
+use crate::scratch::database;
 
 fn schema_error(result: Result<(), StoreError>) -> SchemaError {
     match result {
@@ -11,7 +11,9 @@ fn schema_error(result: Result<(), StoreError>) -> SchemaError {
 
 #[tokio::test]
 async fn migrating_twice_and_at_once_is_harmless() {
-    let store = Store::connect(&config(&empty_database().await)).await.unwrap();
+    let db = database().await;
+    sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public").execute(&db.pool).await.unwrap();
+    let store = &db.store;
     assert_eq!(schema_error(store.check_schema().await), SchemaError::Behind(1));
     let (one, other) = tokio::join!(store.migrate(), store.migrate());
     assert!(one.unwrap() + other.unwrap() >= 1);

@@ -1,51 +1,25 @@
 //! A database per test, and the words the tests speak in.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use cota::{
     config::{PostgresConfig, Secret},
     quota::{BudgetId, Entry, Flags, Kind, Line, OutboxId, PartitionId, Partitions, ReservationId, UserId},
     store::{Booked, Booker, Booking, Creation, NewUser, Store},
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
-use tokio::sync::OnceCell;
+use sqlx::PgPool;
+
+use crate::servers::{self, TestDatabase};
 
 pub const P0: PartitionId = PartitionId(0);
 pub const P1: PartitionId = PartitionId(1);
 pub const RUN: &str = "0123456789abcdef0123456789abcdef01234567";
 
-static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-static NUMBER: AtomicU32 = AtomicU32::new(0);
-
-/// A migrated database of this test's own.
+/// A migrated database of this test's own; it goes away with the test.
 pub struct Database {
     pub store: Store,
     /// For what no method of the store would do.
     pub pool: PgPool,
     pub url: String,
-}
-
-fn server_url() -> String {
-    std::env::var("COTA_TEST_POSTGRES_URL").expect("COTA_TEST_POSTGRES_URL names the server for tests")
-}
-
-fn url_of(database: &str) -> String {
-    let server = server_url();
-    let (base, _) = server.rsplit_once('/').expect("the URL names a database");
-    format!("{base}/{database}")
-}
-
-async fn on_server(sql: String) {
-    let mut connection = PgConnection::connect(&server_url()).await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-}
-
-pub async fn empty_database() -> String {
-    let name = format!("store_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    on_server(format!("DROP DATABASE IF EXISTS {name}")).await;
-    on_server(format!("CREATE DATABASE {name}")).await;
-    url_of(&name)
+    _database: TestDatabase,
 }
 
 pub fn config(url: &str) -> PostgresConfig {
@@ -58,22 +32,11 @@ pub fn config(url: &str) -> PostgresConfig {
 }
 
 pub async fn database() -> Database {
-    let template = TEMPLATE
-        .get_or_init(|| async {
-            let url = empty_database().await;
-            let store = Store::connect(&config(&url)).await.unwrap();
-            store.migrate().await.unwrap();
-            store.close().await;
-            url.rsplit_once('/').unwrap().1.to_owned()
-        })
-        .await;
-    let name = format!("{template}_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    on_server(format!("DROP DATABASE IF EXISTS {name}")).await;
-    on_server(format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
-    let url = url_of(&name);
+    let database = servers::database().await;
+    let url = database.url();
     let store = Store::connect(&config(&url)).await.unwrap();
     store.ensure_partitions(Partitions::new(8).unwrap()).await.unwrap();
-    Database { store, pool: PgPool::connect_lazy(&url).unwrap(), url }
+    Database { store, pool: PgPool::connect_lazy(&url).unwrap(), url, _database: database }
 }
 
 impl Database {
