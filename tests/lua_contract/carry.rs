@@ -1,6 +1,9 @@
 //! carry: what recovery makes of reservations that Redis still has.
 
-use cota::{ledger::{keys::member, wire::Status}, quota::{Flags, Kind, State}};
+use cota::{
+    ledger::{keys::member, wire::Status},
+    quota::{Flags, Kind, State},
+};
 
 use crate::{
     case::Case,

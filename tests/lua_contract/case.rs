@@ -110,7 +110,14 @@ impl Case {
         reply
     }
 
-    pub async fn sync(&mut self, n: usize, granted: u64, version: u64, policy: u64, suspended: bool) -> Vec<i64> {
+    pub async fn sync(
+        &mut self,
+        n: usize,
+        granted: u64,
+        version: u64,
+        policy: u64,
+        suspended: bool,
+    ) -> Vec<i64> {
         let args = self.sync_args(granted, version, policy, suspended);
         self.numbers(&scripts::SYNC, &self.budget_keys(n), &args).await
     }
@@ -137,7 +144,11 @@ impl Case {
     #[track_caller]
     pub fn assert_balance(answer: &Answer, total: u64, used: u64, reserved: u64) {
         let b = answer.balance;
-        assert_eq!((b.total, b.used, b.reserved), (total, used, reserved), "total, used, reserved: {answer:?}");
+        assert_eq!(
+            (b.total, b.used, b.reserved),
+            (total, used, reserved),
+            "total, used, reserved: {answer:?}"
+        );
     }
 
     pub async fn gives(&mut self, op: Operation, status: Status) -> Answer {
@@ -178,7 +189,9 @@ impl Case {
     /// The head's refusal: code, number; and that not even the meta hash changed.
     pub async fn refuses(&mut self, head: &Head, op: Operation) -> (i64, Option<i64>) {
         let (before, meta) = (self.dump().await, self.all_meta().await);
-        let Applied::Refused(code, number) = self.apply_with(head, &[op]).await else { panic!("not refused") };
+        let Applied::Refused(code, number) = self.apply_with(head, &[op]).await else {
+            panic!("not refused")
+        };
         assert_eq!((self.dump().await, self.all_meta().await), (before, meta), "a refusal changes nothing");
         (code, number)
     }
@@ -213,7 +226,10 @@ impl Case {
     /// That the record ages, and started to with about this retention.
     pub async fn assert_ttl(&mut self, id: usize, retention_ms: i64) {
         let ttl = self.ttl(id).await;
-        assert!((retention_ms - 60_000..=retention_ms).contains(&ttl), "a ttl of {retention_ms} ms, not {ttl}");
+        assert!(
+            (retention_ms - 60_000..=retention_ms).contains(&ttl),
+            "a ttl of {retention_ms} ms, not {ttl}"
+        );
     }
 
     /// Acks entries, and remembers what has left.

@@ -22,8 +22,11 @@ async fn all_refuse(p: &mut Case, head: Head, code: i64, number: Option<i64>) {
     let load = [&caller[..], &p.load_args(500, 9, 9, true, 50)[3..]].concat();
     let budget = p.budget_keys(0);
     let peek = [p.keys.meta(), p.keys.expiry(), budget[1].clone()];
-    let calls: [(&Script, &[Vec<u8>], &[Vec<u8>]); 3] =
-        [(&scripts::SYNC, &budget, &sync), (&scripts::LOAD, &budget, &load), (&scripts::PEEK, &peek, &caller)];
+    let calls: [(&Script, &[Vec<u8>], &[Vec<u8>]); 3] = [
+        (&scripts::SYNC, &budget, &sync),
+        (&scripts::LOAD, &budget, &load),
+        (&scripts::PEEK, &peek, &caller),
+    ];
     for (script, keys, args) in calls {
         let reply = p.numbers(script, keys, args).await;
         assert_eq!(reply, [code].into_iter().chain(number).collect::<Vec<_>>(), "{}", script.name);

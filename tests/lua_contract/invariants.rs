@@ -29,7 +29,7 @@ impl Case {
         let dump = self.dump().await;
         let keys: Vec<Vec<u8>> = dump.into_iter().map(|(key, _)| key).collect();
         let (records, unreadable) = self.all_records(&keys).await;
-        let entries = if self.all_meta().await.contains_key("st") { self.outbox().await } else { Vec::new() };
+        let entries = self.outbox().await;
         self.check_budgets(&keys, &records, &entries).await;
         self.check_ages(&records, &entries).await;
         let pending = records.iter().filter(|(_, record)| record.state == State::Pending);
@@ -42,7 +42,8 @@ impl Case {
     async fn all_records(&mut self, keys: &[Vec<u8>]) -> (Named, BTreeSet<Vec<u8>>) {
         let (mut records, mut unreadable) = (Named::new(), BTreeSet::new());
         for name in keys.iter().filter_map(|key| after(key, b"}:r:")) {
-            let (user, id) = (owner(name), ReservationId::new(std::str::from_utf8(&name[17..]).unwrap()).unwrap());
+            let (user, id) =
+                (owner(name), ReservationId::new(std::str::from_utf8(&name[17..]).unwrap()).unwrap());
             let key = self.keys.record(user, &id);
             let bytes: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut self.redis).await.unwrap();
             match Record::decode(&bytes) {
@@ -74,7 +75,8 @@ impl Case {
     async fn check_ages(&mut self, records: &Named, entries: &[Entry]) {
         let waiting: BTreeSet<OutboxId> = entries.iter().map(|entry| entry.outbox_id).collect();
         for ((user, id), record) in records {
-            let stays = record.state == State::Pending || record.booked.iter().any(|b| waiting.contains(&b.outbox_id));
+            let stays = record.state == State::Pending
+                || record.booked.iter().any(|b| waiting.contains(&b.outbox_id));
             let ttl = self.record_ttl(*user, id).await;
             assert_eq!(ttl == -1, stays, "{id} has a ttl of {ttl} ms: {record:?}");
         }

@@ -20,11 +20,24 @@ struct Row {
     held_after: u64,
 }
 
-fn row(name: &'static str, (granted, spent): (u64, u64), op: Operation, status: Status, after: (u64, u64)) -> Row {
+fn row(
+    name: &'static str,
+    (granted, spent): (u64, u64),
+    op: Operation,
+    status: Status,
+    after: (u64, u64),
+) -> Row {
     Row { name, granted, spent, before: None, op, status, spent_after: after.0, held_after: after.1 }
 }
 
-fn after(name: &'static str, budget: (u64, u64), before: Operation, op: Operation, status: Status, after: (u64, u64)) -> Row {
+fn after(
+    name: &'static str,
+    budget: (u64, u64),
+    before: Operation,
+    op: Operation,
+    status: Status,
+    after: (u64, u64),
+) -> Row {
     Row { before: Some(before), ..row(name, budget, op, status, after) }
 }
 
@@ -63,7 +76,14 @@ async fn reserves() {
         row("the last of all", (MOST_TOTAL, MOST_TOTAL - 1), reserve(1, 1), Ok, (MOST_TOTAL - 1, 1)),
         row("one past all", (MOST_TOTAL, MOST_TOTAL), reserve(1, 1), Denied, (MOST_TOTAL, 0)),
         after("beside a hold, exactly", (MOST, 0), reserve(9, MOST - 1), reserve(1, 1), Ok, (0, MOST)),
-        after("beside a hold, one too many", (MOST, 0), reserve(9, MOST - 1), reserve(1, 2), Denied, (0, MOST - 1)),
+        after(
+            "beside a hold, one too many",
+            (MOST, 0),
+            reserve(9, MOST - 1),
+            reserve(1, 2),
+            Denied,
+            (0, MOST - 1),
+        ),
     ] {
         run(r).await;
     }
