@@ -19,7 +19,7 @@ use redis::{FromRedisValue, Value};
 use crate::{
     ops::{Tweak, extend, reserve},
     support::{
-        RedisServer,
+        TestRedis,
         partition::{Applied, Head, Partition, RUN_ID, rid, text, user},
     },
 };
@@ -48,7 +48,7 @@ pub struct Case {
     partition: Partition,
     /// Per account: spend it was loaded with and what has been acked since, less what was in the outbox at its load.
     pub flushed: BTreeMap<UserId, i64>,
-    _server: RedisServer,
+    _server: TestRedis,
 }
 
 impl Deref for Case {
