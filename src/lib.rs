@@ -16,9 +16,11 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod accounts;
 pub mod config;
 pub mod devstack;
 pub mod flusher;
+pub mod http;
 pub mod ledger;
 pub mod quota;
 pub mod store;

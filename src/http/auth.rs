@@ -1,0 +1,195 @@
+//! Who may call which route.
+//!
+//! Every route states its rule as an extractor, the first of its handler. The order of checks is the order of
+//! the extractors: JWT, access, ids in the path, shape of query and body. Access is decided from the JWT and the
+//! path alone, before anything is looked up, so that a refusal says nothing about what exists.
+
+use std::marker::PhantomData;
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams},
+    http::{HeaderMap, header, request::Parts},
+};
+
+use super::{
+    Api,
+    code::Code,
+    jwt::{AuthError, Principal, Role, Verifier},
+    problem::Problem,
+};
+use crate::quota::{ReservationId, UserId};
+
+/// Who may use a route below `/users/{id}`.
+pub trait Rule {
+    /// `own` is whether the caller is a user and the path names that user.
+    fn admits(role: Role, own: bool) -> bool;
+}
+
+/// Gateways and admins: reserve, settle and what belongs to it. Never a user, not even for its own id.
+pub struct Hot;
+/// The user itself, gateways and admins: what a gateway reads to do its work.
+pub struct Read;
+/// The user itself and admins.
+pub struct Own;
+/// Admins alone.
+pub struct AdminOnly;
+
+impl Rule for Hot {
+    fn admits(role: Role, _: bool) -> bool {
+        matches!(role, Role::Gateway | Role::Admin)
+    }
+}
+
+impl Rule for Read {
+    fn admits(role: Role, own: bool) -> bool {
+        own || matches!(role, Role::Gateway | Role::Admin)
+    }
+}
+
+impl Rule for Own {
+    fn admits(role: Role, own: bool) -> bool {
+        own || role == Role::Admin
+    }
+}
+
+impl Rule for AdminOnly {
+    fn admits(role: Role, _: bool) -> bool {
+        role == Role::Admin
+    }
+}
+
+/// The user a route is about, once the caller has been admitted.
+pub struct For<R> {
+    pub user: UserId,
+    rule: PhantomData<R>,
+}
+
+impl<R: Rule + Send> FromRequestParts<Api> for For<R> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let principal = authenticate(&api.verifier, &parts.headers)?;
+        let user = path_user(parts, api).await;
+        // A user's own id, in its one spelling; a malformed id is nobody's.
+        let own = principal.role == Role::User
+            && user.is_some_and(|user| principal.subject.parse::<UserId>().is_ok_and(|own| own == user));
+        if !R::admits(principal.role, own) {
+            return Err(Code::Forbidden.into());
+        }
+        let user = user.ok_or(Problem::new(Code::InvalidUserId))?;
+        Ok(Self { user, rule: PhantomData })
+    }
+}
+
+/// An admin, on routes about no single user.
+pub struct Admin;
+
+impl FromRequestParts<Api> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        match authenticate(&api.verifier, &parts.headers)?.role {
+            Role::Admin => Ok(Self),
+            Role::User | Role::Gateway => Err(Code::Forbidden.into()),
+        }
+    }
+}
+
+/// The reservation id in the path.
+pub struct PathReservation(pub ReservationId);
+
+impl FromRequestParts<Api> for PathReservation {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        // Parameters that are no UTF-8 fail here: an id of the wrong form like any other.
+        let params = RawPathParams::from_request_parts(parts, api).await.ok();
+        let id = params.as_ref().and_then(|params| named(params, "rid"));
+        id.and_then(|id| ReservationId::new(id).ok())
+            .map(Self)
+            .ok_or_else(|| Problem::new(Code::InvalidReservationId))
+    }
+}
+
+fn named<'a>(params: &'a RawPathParams, name: &str) -> Option<&'a str> {
+    params.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+async fn path_user(parts: &mut Parts, api: &Api) -> Option<UserId> {
+    match RawPathParams::from_request_parts(parts, api).await {
+        Ok(params) => named(&params, "id")?.parse().ok(),
+        // One parameter is no UTF-8, not necessarily this one: `/v1/users/{id}/…`.
+        Err(_) => parts.uri.path().split('/').nth(3)?.parse().ok(),
+    }
+}
+
+fn authenticate(verifier: &Verifier, headers: &HeaderMap) -> Result<Principal, Problem> {
+    presented(headers).and_then(|jwt| verifier.verify(jwt)).map_err(|reason| {
+        metrics::counter!("cota_auth_refusals_total", "reason" => reason.as_str()).increment(1);
+        tracing::debug!(reason = reason.as_str(), "JWT refused");
+        Problem::unauthenticated(match reason {
+            AuthError::Missing => "Bearer",
+            _ => "Bearer error=\"invalid_token\"",
+        })
+    })
+}
+
+/// `Authorization: Bearer <JWT>`, or the bare JWT as the first clients send it.
+fn presented(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or(AuthError::Missing)?;
+    if values.next().is_some() {
+        return Err(AuthError::Malformed);
+    }
+    let value = value.to_str().map_err(|_| AuthError::Malformed)?;
+    match value.split_once(' ') {
+        None if value.is_empty() => Err(AuthError::Missing),
+        None => Ok(value),
+        Some((scheme, jwt)) if scheme.eq_ignore_ascii_case("bearer") => Ok(jwt.trim_ascii()),
+        Some(_) => Err(AuthError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn who_is_admitted_where() {
+        use Role::{Admin, Gateway, User};
+        let rules: [(&str, fn(Role, bool) -> bool, [bool; 4]); 4] = [
+            ("hot", Hot::admits, [false, false, true, true]),
+            ("read", Read::admits, [true, false, true, true]),
+            ("own", Own::admits, [true, false, false, true]),
+            ("admin", AdminOnly::admits, [false, false, false, true]),
+        ];
+        for (name, admits, expected) in rules {
+            let found =
+                [admits(User, true), admits(User, false), admits(Gateway, false), admits(Admin, false)];
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_jwt_comes_with_or_without_its_scheme() {
+        for (sent, found) in [
+            (&["Bearer a.b.c"][..], Ok("a.b.c")),
+            (&["bearer a.b.c"], Ok("a.b.c")),
+            (&["BEARER  a.b.c "], Ok("a.b.c")),
+            (&["a.b.c"], Ok("a.b.c")),
+            (&[], Err(AuthError::Missing)),
+            (&[""], Err(AuthError::Missing)),
+            (&["Basic dTpw"], Err(AuthError::Malformed)),
+            (&["Bearer a.b.c", "Bearer a.b.c"], Err(AuthError::Malformed)),
+            (&["é"], Err(AuthError::Malformed)),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in sent {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            assert_eq!(presented(&headers), found, "{sent:?}");
+        }
+    }
+}

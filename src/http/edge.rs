@@ -1,0 +1,52 @@
+//! The edge of the router: every answer passes here once.
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, header},
+    middleware::Next,
+    response::Response,
+};
+
+use super::{Api, code, language::Language, problem::Problem};
+
+/// Turns problems into text in the caller's language, counts them, and sets the headers all answers have.
+pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Response {
+    // Only a problem needs these, but by then the request is gone; a header that is absent costs nothing.
+    let language = Language::of(request.headers());
+    let request_id = request_id(request.headers());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let code = problem.code();
+        code::count(code);
+        if code.status().is_server_error() {
+            let route = route.as_ref().map_or("", MatchedPath::as_str);
+            let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
+            tracing::warn!(code = code.as_str(), route, request_id, "request not served");
+        }
+        let mut rendered = problem.render(language, api.config.top_up_url.as_deref());
+        // What the router itself set, such as Allow, stays.
+        for (name, value) in response.headers() {
+            if !rendered.headers().contains_key(name) && name != header::CONTENT_LENGTH {
+                rendered.headers_mut().insert(name.clone(), value.clone());
+            }
+        }
+        response = rendered;
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(id) = request_id {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// The caller's own id of the request, for our log and back to it; one of the wrong form is ignored.
+fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(REQUEST_ID)?;
+    let is_id = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    is_id.then(|| id.clone())
+}

@@ -1,0 +1,152 @@
+//! The HTTP API: router, authentication, problems, one file per resource.
+//!
+//! Handlers hold neither SQL nor Redis commands: they read a request ([`request`], [`json`]), call the ledger or a
+//! use case, and write the answer ([`views`]). Whatever is refused is a [`problem::Problem`], made text at the
+//! edge of the router.
+//!
+//! **When a caller hangs up**, hyper drops the handler's future, wherever it waits. That is safe: the ledger's
+//! futures may be dropped at any point, a settle handed to the ledger runs to its end without its caller, and a
+//! reserve that was not sent yet is forgotten. The same holds for the deadline below, which drops futures too.
+
+pub mod auth;
+pub mod code;
+mod credits;
+mod debits;
+mod edge;
+mod health;
+pub mod json;
+pub mod jwt;
+mod language;
+pub mod problem;
+mod request;
+mod reservations;
+pub mod server;
+mod tokens;
+mod usage;
+mod users;
+mod views;
+
+#[cfg(test)]
+mod route_tests;
+#[cfg(test)]
+mod testing;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+use tokio::time::{Instant, timeout_at};
+
+pub use health::metrics_router;
+pub use problem::Problem;
+
+use crate::{
+    accounts::Accounts,
+    config::{HttpConfig, millis},
+    ledger::{Ledger, Outcome, Refusal},
+    store::Store,
+};
+use jwt::Verifier;
+
+/// What the handlers share; cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Parts>);
+
+/// The parts an [`Api`] is made of.
+pub struct Parts {
+    pub ledger: Ledger,
+    pub accounts: Accounts,
+    pub config: HttpConfig,
+    pub verifier: Verifier,
+    readiness: health::Readiness,
+}
+
+impl std::ops::Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Api {
+    pub fn new(ledger: Ledger, store: Store, config: HttpConfig, verifier: Verifier) -> Self {
+        let accounts = Accounts::new(store.clone(), ledger.clone());
+        let readiness = health::Readiness::new(store);
+        Self(Arc::new(Parts { ledger, accounts, config, verifier, readiness }))
+    }
+
+    /// When the call that is now complete must be answered.
+    fn deadline(&self) -> Deadline {
+        let whole = millis(self.config.request_deadline_ms);
+        let end = Instant::now() + whole;
+        Deadline { end, inner: end - (whole / 10).min(MARGIN) }
+    }
+}
+
+/// How much earlier the ledger is to answer than the request must: time to write the answer.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// The end of a request, counted from when its body had arrived.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    end: Instant,
+    /// For whoever keeps a deadline of its own and can say what became of the call.
+    inner: Instant,
+}
+
+impl Deadline {
+    /// A call on the ledger, which answers by `inner`. Should it not, the caller still hears something in time: that
+    /// nothing is known.
+    async fn ledger<T>(&self, call: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+        timeout_at(self.end, call).await.unwrap_or(Err(Refusal::Unavailable { outcome: Outcome::Unknown }))
+    }
+
+    /// A use case on Postgres; when it takes too long, `outcome` says whether it may have had an effect.
+    async fn store<T, E: Into<Problem>>(
+        &self,
+        outcome: Outcome,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Problem> {
+        match timeout_at(self.end, call).await {
+            Ok(result) => result.map_err(Into::into),
+            Err(_) => Err(Problem::unavailable(code::Code::StoreUnavailable, outcome)),
+        }
+    }
+}
+
+/// The routes, under `/v1` and, the same, under `/api`; `/healthz` and `/readyz` at the root.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .merge(routes("/v1"))
+        .merge(routes("/api"))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(async || Problem::new(code::Code::RouteNotFound))
+        .method_not_allowed_fallback(async || Problem::new(code::Code::MethodNotAllowed))
+        .layer(middleware::from_fn_with_state(api.clone(), edge::edge))
+        .with_state(api)
+}
+
+/// Whole paths instead of a nested router, which would copy the URI of every request.
+fn routes(prefix: &str) -> Router<Api> {
+    let users = format!("{prefix}/users");
+    let user = format!("{users}/{{id}}");
+    let reservations = format!("{user}/reservations");
+    let reservation = format!("{reservations}/{{rid}}");
+    Router::new()
+        .route(&reservations, post(reservations::reserve).get(reservations::list))
+        .route(&reservation, get(reservations::show))
+        .route(&format!("{reservation}/settle"), post(reservations::settle))
+        .route(&format!("{reservation}/release"), post(reservations::release))
+        .route(&format!("{reservation}/extend"), post(reservations::extend))
+        .route(&format!("{user}/debits"), post(debits::debit))
+        .route(&format!("{user}/tokens"), get(tokens::show))
+        .route(&format!("{user}/credits"), post(credits::credit).get(credits::list))
+        .route(&format!("{user}/suspend"), post(users::suspend))
+        .route(&format!("{user}/resume"), post(users::resume))
+        .route(&users, post(users::create).get(users::list))
+        .route(&user, get(users::show))
+}

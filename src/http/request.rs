@@ -1,0 +1,146 @@
+//! Reading a request: its body within bounds of size and time, its query, its idempotency key.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
+use tokio::time::timeout;
+
+use super::{Api, code::Code, problem::Problem};
+use crate::{config::millis, quota::ReservationId};
+
+/// A JSON body, whole; still to be taken apart.
+pub struct JsonBody(pub Bytes);
+
+impl FromRequest<Api> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let is_json = is_json(request.headers());
+        let body = request.into_body();
+        // No body at all is malformed JSON; a body of another type is not even read.
+        if !body.is_end_stream() && !is_json {
+            return Err(Code::UnsupportedMediaType.into());
+        }
+        read(body, api).await.map(Self)
+    }
+}
+
+/// A JSON body that may be absent: nothing, blanks or an empty object.
+pub struct NoBody;
+
+impl FromRequest<Api> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let is_json = is_json(request.headers());
+        let body = read(request.into_body(), api).await?;
+        if body.trim_ascii().is_empty() {
+            return Ok(Self);
+        }
+        if !is_json {
+            return Err(Code::UnsupportedMediaType.into());
+        }
+        super::json::Object::parse(&body, &[]).map(|_| Self)
+    }
+}
+
+async fn read(body: Body, api: &Api) -> Result<Bytes, Problem> {
+    let limit = api.config.max_body_bytes;
+    let too_large = || Problem::new(Code::BodyTooLarge).limit(limit as u64);
+    // What says itself that it is too long is refused before a byte of it is read.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let collected = timeout(millis(api.config.body_timeout_ms), Limited::new(body, limit).collect()).await;
+    match collected {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Code::IncompleteBody.into()),
+        Err(_) => Err(Code::BodyTimeout.into()),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = value.split(';').next().unwrap_or("").trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The `Idempotency-Key` header, if it was sent; any printable ASCII, 1–255 characters.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let invalid = || Problem::new(Code::InvalidIdempotencyKey).field("Idempotency-Key");
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().map_err(|_| invalid())?;
+    let printable = key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    let is_key = printable && (1..=255).contains(&key.len()) && values.next().is_none();
+    if is_key { Ok(Some(key)) } else { Err(invalid()) }
+}
+
+/// The id of a reservation or debit, from the body, the header or both if they agree.
+pub fn caller_id(body: Option<ReservationId>, headers: &HeaderMap) -> Result<Option<ReservationId>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(body) };
+    let invalid = || Problem::new(Code::InvalidReservationId).field("Idempotency-Key");
+    if values.next().is_some() {
+        return Err(invalid());
+    }
+    let id = value.to_str().ok().and_then(|text| ReservationId::new(text).ok()).ok_or_else(invalid)?;
+    match body {
+        Some(other) if other != id => Err(Problem::new(Code::ConflictingFields).field("id")),
+        _ => Ok(Some(id)),
+    }
+}
+
+/// The query, parameter by parameter; each stands once.
+pub struct Params(Vec<(String, String)>);
+
+impl FromRequestParts<Api> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        Query::try_from_uri(&parts.uri).map(|Query(pairs)| Self(pairs)).map_err(|_| Code::InvalidQuery.into())
+    }
+}
+
+impl Params {
+    /// Takes the parameter out.
+    pub fn take(&mut self, name: &'static str) -> Option<String> {
+        let index = self.0.iter().position(|(key, _)| key == name)?;
+        Some(self.0.swap_remove(index).1)
+    }
+
+    /// Takes a parameter of a type that has one spelling.
+    pub fn take_parsed<T: std::str::FromStr>(&mut self, name: &'static str) -> Result<Option<T>, Problem> {
+        let parse = |text: String| text.parse().map_err(|_| Problem::new(Code::InvalidQuery).field(name));
+        self.take(name).map(parse).transpose()
+    }
+
+    /// Takes `limit`, 1 … `most`; `usual` when absent.
+    pub fn take_limit(&mut self, usual: u32, most: u32) -> Result<u32, Problem> {
+        match self.take("limit") {
+            None => Ok(usual),
+            // Digits alone: `u32` would also take a sign.
+            Some(text) => Some(text)
+                .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
+                .and_then(|text| text.parse().ok())
+                .filter(|limit| (1..=most).contains(limit))
+                .ok_or_else(|| Problem::new(Code::InvalidQuery).field("limit").limit(u64::from(most))),
+        }
+    }
+
+    /// Nothing may be left: an unknown parameter, or one that stands twice, is a mistake to be told.
+    pub fn end(self) -> Result<(), Problem> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(Problem::new(Code::InvalidQuery).unknown_name(name)),
+        }
+    }
+}

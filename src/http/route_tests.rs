@@ -1,0 +1,340 @@
+//! What the router refuses by itself: nobody here may reach the ledger or the store.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use bytes::Bytes;
+use hyper::body::Frame;
+use serde_json::Value;
+
+use super::{
+    jwt::Role,
+    testing::{Answer, Harness},
+};
+use crate::{config::HttpConfig, quota::UserId};
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Hot,
+    Read,
+    Own,
+    Admin,
+}
+
+/// All routes about one user; `{id}` and `{rid}` to be put in.
+const USER_ROUTES: [(Method, &str, Access); 14] = [
+    (Method::POST, "/users/{id}/reservations", Access::Hot),
+    (Method::GET, "/users/{id}/reservations", Access::Read),
+    (Method::GET, "/users/{id}/reservations/{rid}", Access::Read),
+    (Method::POST, "/users/{id}/reservations/{rid}/settle", Access::Hot),
+    (Method::POST, "/users/{id}/reservations/{rid}/release", Access::Hot),
+    (Method::POST, "/users/{id}/reservations/{rid}/extend", Access::Hot),
+    (Method::POST, "/users/{id}/debits", Access::Hot),
+    (Method::GET, "/users/{id}/tokens", Access::Read),
+    (Method::GET, "/users/{id}/credits", Access::Own),
+    (Method::POST, "/users/{id}/credits", Access::Admin),
+    (Method::POST, "/users/{id}/suspend", Access::Admin),
+    (Method::POST, "/users/{id}/resume", Access::Admin),
+    (Method::GET, "/users/{id}", Access::Own),
+    (Method::HEAD, "/users/{id}", Access::Own),
+];
+
+const PREFIXES: [&str; 2] = ["/v1", "/api"];
+
+fn harness() -> Harness {
+    Harness::new(HttpConfig { max_body_bytes: 4_096, body_timeout_ms: 50, ..HttpConfig::default() })
+}
+
+fn path(prefix: &str, route: &str, id: &str, rid: &str) -> String {
+    format!("{prefix}{}", route.replace("{id}", id).replace("{rid}", rid))
+}
+
+fn assert_problem(answer: &Answer, status: u16, code: &str, about: &str) {
+    assert_eq!(answer.status.as_u16(), status, "{about}: {answer:?}");
+    assert_eq!(answer.code(), code, "{about}: {answer:?}");
+    assert_eq!(answer.headers["content-type"], "application/problem+json", "{about}");
+    assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{about}");
+    assert_eq!(answer.headers["cache-control"], "no-store", "{about}");
+}
+
+/// As [`assert_problem`], for a method that may have no body in its answer.
+fn assert_refused(method: &Method, answer: &Answer, status: u16, code: &str, about: &str) {
+    if method == Method::HEAD {
+        assert_eq!(answer.status.as_u16(), status, "{about}");
+    } else {
+        assert_problem(answer, status, code, about);
+    }
+}
+
+#[tokio::test]
+async fn no_route_is_open_to_who_has_no_valid_jwt() {
+    let harness = harness();
+    let id = UserId::generate().to_string();
+    let mut bodies = Vec::new();
+    let lists = [(Method::POST, "/users", Access::Admin), (Method::GET, "/users", Access::Admin)];
+    for (method, route, _) in USER_ROUTES.iter().chain(&lists) {
+        for prefix in PREFIXES {
+            let path = path(prefix, route, &id, "r-1");
+            let without = harness.call(method, &path, None, "{}").await;
+            assert_refused(method, &without, 401, "unauthenticated", &path);
+            assert_eq!(without.headers["www-authenticate"], "Bearer");
+            for forged in ["x", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
+                let answer = harness.call(method, &path, Some(forged), "{}").await;
+                assert_refused(method, &answer, 401, "unauthenticated", &path);
+                assert_eq!(answer.headers["www-authenticate"], "Bearer error=\"invalid_token\"");
+                bodies.push(answer.body);
+            }
+        }
+    }
+    bodies.retain(|body| !body.is_null());
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "the body tells why: {bodies:?}");
+}
+
+/// The matrix: each route for each role, with one body however the refusal came about.
+#[tokio::test]
+async fn a_user_never_reaches_another() {
+    let harness = harness();
+    let (own, other) = (UserId::generate(), UserId::generate());
+    let jwt = harness.user(own);
+    let mut bodies: Vec<Value> = Vec::new();
+    for (method, route, _) in &USER_ROUTES {
+        for prefix in PREFIXES {
+            for id in [&other.to_string(), "not-a-uuid", "%FF", "%7Bx%7D", &own.0.simple().to_string()] {
+                for rid in ["r-1", "%FF", "a%3Ab"] {
+                    let path = path(prefix, route, id, rid);
+                    // Neither a good nor a bad body makes a difference.
+                    for body in ["{\"tokens\":1}", "{", ""] {
+                        let answer = harness.call(method, &path, Some(&jwt), body).await;
+                        assert_refused(method, &answer, 403, "forbidden", &path);
+                        bodies.push(answer.body);
+                    }
+                }
+            }
+        }
+    }
+    bodies.retain(|body| !body.is_null());
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "bodies differ");
+    for method in [Method::POST, Method::GET] {
+        let answer = harness.call(&method, "/v1/users", Some(&jwt), "{\"email\":\"a@b.co\"}").await;
+        assert_problem(&answer, 403, "forbidden", "/v1/users");
+    }
+}
+
+#[tokio::test]
+async fn each_role_keeps_to_its_routes() {
+    let harness = harness();
+    let own = UserId::generate();
+    let (user, gateway) = (harness.user(own), harness.gateway());
+    for (method, route, access) in &USER_ROUTES {
+        let path = path("/v1", route, &own.to_string(), "r-1");
+        if matches!(access, Access::Hot | Access::Admin) {
+            let answer = harness.call(method, &path, Some(&user), "{\"tokens\":1}").await;
+            assert_refused(method, &answer, 403, "forbidden", &path);
+        }
+        if matches!(access, Access::Own | Access::Admin) {
+            let answer = harness.call(method, &path, Some(&gateway), "{\"tokens\":1}").await;
+            assert_refused(method, &answer, 403, "forbidden", &path);
+            // A gateway whose subject is a user's id is still a gateway.
+            let disguised = harness.jwt(Role::Gateway, &own.to_string());
+            let answer = harness.call(method, &path, Some(&disguised), "{\"tokens\":1}").await;
+            assert_refused(method, &answer, 403, "forbidden", &path);
+        }
+    }
+    for method in [Method::POST, Method::GET] {
+        let answer = harness.call(&method, "/v1/users", Some(&gateway), "{}").await;
+        assert_problem(&answer, 403, "forbidden", "/v1/users");
+    }
+}
+
+/// The complement: who is admitted gets past access, which shows in what is refused next.
+#[tokio::test]
+async fn who_is_admitted_is_told_of_the_next_fault() {
+    let harness = harness();
+    let own = UserId::generate();
+    let admin = harness.admin();
+    for (method, route, access) in &USER_ROUTES {
+        for id in ["not-a-uuid", "%FF", "%7Bx%7D", &own.0.simple().to_string(), &"x".repeat(1_000)] {
+            let path = path("/v1", route, id, "r-1");
+            let answer = harness.call(method, &path, Some(&admin), "{}").await;
+            assert_refused(method, &answer, 422, "invalid_user_id", &path);
+            if matches!(access, Access::Hot | Access::Read) {
+                let answer = harness.call(method, &path, Some(&harness.gateway()), "{}").await;
+                assert_refused(method, &answer, 422, "invalid_user_id", &path);
+            }
+        }
+        if *method == Method::GET && matches!(access, Access::Read | Access::Own) {
+            let path = format!("{}?x=1", path("/v1", route, &own.to_string(), "r-1"));
+            let answer = harness.call(method, &path, Some(&harness.user(own)), "").await;
+            assert_problem(&answer, 422, "invalid_query", &path);
+            assert_eq!(answer.body["field"], "x");
+        }
+    }
+}
+
+#[tokio::test]
+async fn reservation_ids_of_wrong_form_are_refused() {
+    let harness = harness();
+    let gateway = harness.gateway();
+    let id = UserId::generate().to_string();
+    let long = "x".repeat(129);
+    let huge = "x".repeat(1_024);
+    for (method, route, _) in USER_ROUTES.iter().filter(|(_, route, _)| route.contains("{rid}")) {
+        for rid in [
+            "%7Bx%7D", "a%3Ab", "%00", "a%0A", "a%0D%0Ab", "%20", "a%2Fb", "%FF", "%C3%A9", "*", "a+b",
+            "a:b", "{x}", &long, &huge,
+        ] {
+            let path = path("/v1", route, &id, rid);
+            let Ok(request) = Request::builder()
+                .method(method)
+                .uri(&path)
+                .header("authorization", format!("Bearer {gateway}"))
+                .body(Body::empty())
+            else {
+                continue;
+            };
+            let answer = harness.send(request).await;
+            assert_problem(&answer, 422, "invalid_reservation_id", &path);
+        }
+        let empty = harness.call(method, &path("/v1", route, &id, ""), Some(&gateway), "{}").await;
+        assert!(matches!(empty.status.as_u16(), 404 | 405), "{empty:?}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods() {
+    let harness = harness();
+    let admin = harness.admin();
+    for path in ["/", "/v1", "/v1/", "/v2/users", "/users", "/v1/users/a/b/c/d/e", "/metrics", "/v1/users/"] {
+        let answer = harness.call(&Method::GET, path, Some(&admin), "").await;
+        assert_problem(&answer, 404, "route_not_found", path);
+    }
+    for (method, route, allow) in [
+        (Method::DELETE, "/users", "POST,GET,HEAD"),
+        (Method::GET, "/users/{id}/debits", "POST"),
+        (Method::PUT, "/users/{id}/tokens", "GET,HEAD"),
+        (Method::POST, "/users/{id}/tokens", "GET,HEAD"),
+        (Method::PATCH, "/users/{id}/reservations/{rid}/settle", "POST"),
+        (Method::TRACE, "/users/{id}", "GET,HEAD"),
+    ] {
+        let path = path("/v1", route, &UserId::generate().to_string(), "r-1");
+        let answer = harness.call(&method, &path, Some(&admin), "").await;
+        assert_problem(&answer, 405, "method_not_allowed", &path);
+        assert_eq!(answer.headers["allow"], allow, "{path}");
+    }
+    assert_problem(
+        &harness.call(&Method::POST, "/healthz", None, "").await,
+        405,
+        "method_not_allowed",
+        "healthz",
+    );
+}
+
+#[tokio::test]
+async fn health_needs_no_jwt() {
+    let answer = harness().call(&Method::GET, "/healthz", None, "").await;
+    assert_eq!((answer.status, answer.body["status"].as_str()), (StatusCode::OK, Some("ok")));
+}
+
+#[tokio::test]
+async fn problems_speak_portuguese_and_repeat_the_request_id() {
+    let request = Request::builder()
+        .uri("/v1/users")
+        .header("accept-language", "pt-BR")
+        .header("x-request-id", "abc-1")
+        .header("authorization", format!("Bearer {}", harness().gateway()))
+        .body(Body::empty())
+        .unwrap();
+    let answer = harness().send(request).await;
+    assert_problem(&answer, 403, "forbidden", "pt");
+    assert_eq!(answer.body["title"], "Acesso negado");
+    assert_eq!(answer.headers["content-language"], "pt-BR");
+    assert_eq!(answer.headers["x-request-id"], "abc-1");
+}
+
+#[tokio::test]
+async fn a_bare_jwt_is_taken() {
+    let harness = harness();
+    let request = Request::builder()
+        .uri("/v1/users?limit=0")
+        .header("authorization", harness.admin())
+        .body(Body::empty())
+        .unwrap();
+    assert_problem(&harness.send(request).await, 422, "invalid_query", "bare");
+}
+
+/// A body that gives some bytes and then nothing, or too many, or breaks off.
+struct Odd {
+    frames: Vec<Bytes>,
+    end: Option<std::io::ErrorKind>,
+}
+
+impl hyper::body::Body for Odd {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        match (self.frames.pop(), self.end) {
+            (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            (None, Some(kind)) => Poll::Ready(Some(Err(kind.into()))),
+            (None, None) => Poll::Pending,
+        }
+    }
+}
+
+fn with_body(harness: &Harness, content_type: Option<&str>, body: Body) -> Request<Body> {
+    let mut request = Request::post(format!("/v1/users/{}/reservations", UserId::generate()))
+        .header("authorization", format!("Bearer {}", harness.gateway()));
+    if let Some(content_type) = content_type {
+        request = request.header("content-type", content_type);
+    }
+    request.body(body).unwrap()
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_large_too_slow_broken_or_of_another_type() {
+    let harness = harness();
+    let json = Some("application/json");
+    let large = format!("{{\"tokens\":1,\"model\":\"{}\"}}", "m".repeat(4_096));
+    let answer = harness.send(with_body(&harness, json, Body::from(large))).await;
+    assert_problem(&answer, 413, "body_too_large", "declared");
+    assert_eq!(answer.body["limit"], 4_096);
+    let endless = Odd { frames: vec![Bytes::from_static(&[b' '; 1_024]); 100], end: None };
+    let answer = harness.send(with_body(&harness, json, Body::new(endless))).await;
+    assert_problem(&answer, 413, "body_too_large", "chunked");
+    let slow = Odd { frames: vec![Bytes::from_static(b"{\"tok")], end: None };
+    let answer = harness.send(with_body(&harness, json, Body::new(slow))).await;
+    assert_problem(&answer, 408, "body_timeout", "slow");
+    let broken =
+        Odd { frames: vec![Bytes::from_static(b"{\"tok")], end: Some(std::io::ErrorKind::UnexpectedEof) };
+    let answer = harness.send(with_body(&harness, json, Body::new(broken))).await;
+    assert_problem(&answer, 400, "incomplete_body", "broken");
+    for content_type in [
+        None,
+        Some("text/plain"),
+        Some("application/x-www-form-urlencoded"),
+        Some("application/jsonx"),
+        Some(""),
+    ] {
+        let answer = harness.send(with_body(&harness, content_type, Body::from("{\"tokens\":1}"))).await;
+        assert_problem(&answer, 415, "unsupported_media_type", "type");
+    }
+    for content_type in ["application/json; charset=utf-8", "APPLICATION/JSON", " application/json ;x"] {
+        let answer = harness.send(with_body(&harness, Some(content_type), Body::from("{"))).await;
+        assert_problem(&answer, 400, "malformed_json", content_type);
+    }
+    let answer = harness.send(with_body(&harness, None, Body::empty())).await;
+    assert_problem(&answer, 400, "malformed_json", "no body");
+}
+
+#[path = "shape_tests.rs"]
+mod shapes;

@@ -1,0 +1,173 @@
+//! The listener over real sockets.
+
+use std::net::SocketAddr;
+
+use axum::routing::{get, post};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+    task::JoinHandle,
+};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    ended: JoinHandle<Drained>,
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_connections: 100,
+        header_timeout: Duration::from_millis(300),
+        drain_timeout: Duration::from_secs(5),
+    }
+}
+
+async fn start(router: Router, limits: Limits) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let ended = tokio::spawn(serve(listener, router, limits, stop.clone()));
+    Server { address, stop, ended }
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn stop(self) -> Drained {
+        self.stop.cancel();
+        timeout(PATIENCE, self.ended).await.expect("the listener ends").unwrap()
+    }
+}
+
+/// All that comes until the peer closes.
+async fn read_all(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the peer closes");
+    // A reset is a close, too.
+    let _ = read;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        let mut byte = [0];
+        let read = timeout(PATIENCE, stream.read(&mut byte)).await.expect("an answer").unwrap();
+        assert_eq!(read, 1, "closed after {text:?}");
+        text.push(char::from(byte[0]));
+    }
+    text
+}
+
+fn hello() -> Router {
+    Router::new().route("/", get(async || "hello"))
+}
+
+#[tokio::test]
+async fn both_protocols_are_spoken_on_one_port() {
+    let server = start(hello(), limits()).await;
+    let url = format!("http://{}/", server.address);
+    let http1 = reqwest::get(&url).await.unwrap();
+    assert_eq!((http1.version(), http1.text().await.unwrap().as_str()), (reqwest::Version::HTTP_11, "hello"));
+    let mut stream = server.connect().await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut frame = [0; 9];
+    timeout(PATIENCE, stream.read_exact(&mut frame)).await.unwrap().unwrap();
+    assert_eq!(frame[3], 4, "SETTINGS come first");
+    assert_eq!(server.stop().await, Drained::Clean);
+}
+
+#[tokio::test]
+async fn who_sends_no_whole_head_is_cut_off() {
+    let server = start(hello(), limits()).await;
+    for start in ["", "P", "PRI * HTTP/2.0\r\n", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+        let mut stream = server.connect().await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+        let answer = read_all(&mut stream).await;
+        assert!(!answer.contains("hello"), "{start:?}: {answer}");
+    }
+    assert_eq!(server.stop().await, Drained::Clean);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let server = start(hello(), limits()).await;
+    for head in [
+        format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(MAX_BUFFER_BYTES)),
+        format!("GET / HTTP/1.1\r\n{}\r\n", "A: a\r\n".repeat(MAX_HEADERS + 1)),
+        format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(MAX_BUFFER_BYTES)),
+    ] {
+        let mut stream = server.connect().await;
+        // The server may close before it has taken it all.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let answer = read_all(&mut stream).await;
+        assert!(!answer.contains("hello"), "{answer}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_past_the_cap_wait_for_a_place() {
+    let limits = Limits { max_connections: 1, header_timeout: PATIENCE, ..limits() };
+    let server = start(hello(), limits).await;
+    let mut first = server.connect().await;
+    first.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_until(&mut first, "hello").await;
+    let mut second = server.connect().await;
+    second.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    let early = timeout(Duration::from_millis(200), second.read(&mut byte)).await;
+    assert!(early.is_err(), "served beyond the cap");
+    drop(first);
+    read_until(&mut second, "hello").await;
+    server.stop().await;
+}
+
+/// A route that says when it was reached and answers when told.
+fn gated() -> (Router, Arc<Notify>, Arc<Notify>) {
+    let (reached, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (inner_reached, inner_go) = (Arc::clone(&reached), Arc::clone(&go));
+    let handler = move || {
+        let (reached, go) = (Arc::clone(&inner_reached), Arc::clone(&inner_go));
+        async move {
+            reached.notify_one();
+            go.notified().await;
+            "done"
+        }
+    };
+    (Router::new().route("/", post(handler)), reached, go)
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_running_requests_finish_and_idle_connections_go() {
+    let (router, reached, go) = gated();
+    let server = start(router, Limits { header_timeout: PATIENCE, ..limits() }).await;
+    let mut idle = server.connect().await;
+    let mut busy = server.connect().await;
+    busy.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    timeout(PATIENCE, reached.notified()).await.unwrap();
+    server.stop.cancel();
+    assert_eq!(read_all(&mut idle).await, "");
+    go.notify_one();
+    assert!(read_all(&mut busy).await.ends_with("done"));
+    assert!(TcpStream::connect(server.address).await.is_err(), "still listening");
+    assert_eq!(server.stop().await, Drained::Clean);
+}
+
+#[tokio::test]
+async fn a_shutdown_cuts_off_what_outlives_its_time() {
+    let (router, reached, _go) = gated();
+    let server = start(router, Limits { drain_timeout: Duration::from_millis(100), ..limits() }).await;
+    let mut busy = server.connect().await;
+    busy.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    timeout(PATIENCE, reached.notified()).await.unwrap();
+    assert_eq!(server.stop().await, Drained::Cut);
+    assert_eq!(read_all(&mut busy).await, "");
+}

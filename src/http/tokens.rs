@@ -1,0 +1,99 @@
+//! A user's balance.
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use serde::Serialize;
+
+use super::{
+    Api, Deadline,
+    auth::{For, Read},
+    problem::Problem,
+    request::Params,
+    views::{BalanceView, Time, json},
+};
+use crate::{
+    ledger::{Outcome, Refusal},
+    quota::UserId,
+    store::{User, UserStatus},
+};
+
+#[derive(Serialize)]
+struct Live {
+    user_id: String,
+    status: &'static str,
+    balance: BalanceView,
+    stale: bool,
+}
+
+/// What Postgres knows. It does not know what is reserved, so `available` is at most what is said here.
+#[derive(Serialize)]
+struct Stale {
+    user_id: String,
+    status: &'static str,
+    balance: Booked,
+    stale: bool,
+    /// When the ledger last heard of this account.
+    as_of: Time,
+}
+
+#[derive(Serialize)]
+struct Booked {
+    total: u64,
+    used: u64,
+    reserved: Option<u64>,
+    available: i64,
+}
+
+/// `GET /users/{id}/tokens`
+pub async fn show(State(api): State<Api>, caller: For<Read>, query: Params) -> Result<Response, Problem> {
+    query.end()?;
+    let deadline = api.deadline();
+    // Half the time, so that Postgres has the other half should Redis say nothing.
+    let half = deadline.inner - (deadline.inner.saturating_duration_since(tokio::time::Instant::now()) / 2);
+    match deadline.ledger(api.ledger.account(caller.user, half)).await {
+        Ok(account) => {
+            let status = if account.suspended { UserStatus::Suspended } else { UserStatus::Active };
+            let live = Live {
+                user_id: caller.user.to_string(),
+                status: status.as_str(),
+                balance: (&account.balance).into(),
+                stale: false,
+            };
+            Ok(json(StatusCode::OK, &live))
+        }
+        Err(refusal @ (Refusal::Unavailable { .. } | Refusal::Overloaded)) => {
+            from_postgres(&api, caller.user, refusal, deadline).await
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// The last the ledger knows. When Postgres is away too, it is the live balance that could not be had.
+async fn from_postgres(
+    api: &Api,
+    user: UserId,
+    refusal: Refusal,
+    deadline: Deadline,
+) -> Result<Response, Problem> {
+    let found = deadline.store(Outcome::None, api.accounts.user(user)).await;
+    let user = found.map_err(|problem| match problem.code() {
+        super::code::Code::StoreUnavailable => refusal.into(),
+        _ => problem,
+    })?;
+    Ok(json(StatusCode::OK, &stale(&user)))
+}
+
+fn stale(user: &User) -> Stale {
+    Stale {
+        user_id: user.id.to_string(),
+        status: user.status.as_str(),
+        balance: Booked {
+            total: user.total_tokens,
+            used: user.used_tokens,
+            reserved: None,
+            // Both are below 2^53.
+            available: user.total_tokens as i64 - user.used_tokens as i64,
+        },
+        stale: true,
+        as_of: user.updated_at.into(),
+    }
+}
