@@ -17,10 +17,13 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod accounts;
+pub mod app;
 pub mod config;
 pub mod devstack;
 pub mod flusher;
 pub mod http;
 pub mod ledger;
+pub mod metrics;
 pub mod quota;
 pub mod store;
+pub mod telemetry;

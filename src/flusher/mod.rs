@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{FlusherConfig, millis},
     ledger::{CallError, Outbox},
+    metrics,
     quota::{PartitionId, Partitions},
     store::{Booker, Booking, Store, StoreError},
 };
@@ -79,6 +80,7 @@ impl Flusher {
                 Ok(Round::Busy) => BUSY_PAUSE,
                 Ok(Round::Closed) => FAULT_PAUSE,
                 Err(error) => {
+                    metrics::flush_failed();
                     tracing::warn!(partition = partition.0, %error, "a flush failed and will be repeated");
                     FAULT_PAUSE
                 }
@@ -92,7 +94,9 @@ impl Flusher {
     /// # Errors
     /// When a store does not answer. Nothing is lost: the next round meets the same entries.
     pub async fn flush(&self, partition: PartitionId) -> Result<Round, FlushError> {
+        let started = Instant::now();
         let page = self.outbox.read(partition, self.config.batch_rows).await?;
+        metrics::outbox(partition.0, page.depth, page.age());
         if !page.open {
             return Ok(Round::Closed);
         }
@@ -113,6 +117,7 @@ impl Flusher {
                     );
                 }
                 self.outbox.ack(partition, &page.entries).await?;
+                metrics::flushed(booked.inserted, booked.replayed, booked.dead, started.elapsed());
                 let entries = page.entries.len();
                 Ok(Round::Flushed { entries, more: page.depth > entries as u64 })
             }

@@ -125,7 +125,7 @@ async fn path_user(parts: &mut Parts, api: &Api) -> Option<UserId> {
 
 fn authenticate(verifier: &Verifier, headers: &HeaderMap) -> Result<Principal, Problem> {
     presented(headers).and_then(|jwt| verifier.verify(jwt)).map_err(|reason| {
-        metrics::counter!("cota_auth_refusals_total", "reason" => reason.as_str()).increment(1);
+        crate::metrics::auth_refusal(reason.as_str());
         tracing::debug!(reason = reason.as_str(), "JWT refused");
         Problem::unauthenticated(match reason {
             AuthError::Missing => "Bearer",

@@ -183,7 +183,7 @@ codes! {
 
 /// Counts a problem. The one place where problems meet the metrics.
 pub fn count(code: Code) {
-    metrics::counter!("cota_problems_total", "code" => code.as_str()).increment(1);
+    crate::metrics::problem(code.as_str());
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! The edge of the router: every answer passes here once.
 
+use std::time::Instant;
+
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
+
+use crate::metrics;
 
 use super::{Api, code, language::Language, problem::Problem};
 
@@ -15,6 +19,7 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
     let language = Language::of(request.headers());
     let request_id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let started = Instant::now();
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let code = problem.code();
@@ -33,6 +38,8 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
         }
         response = rendered;
     }
+    let pattern = route.as_ref().map_or("none", MatchedPath::as_str).to_owned();
+    metrics::http_request(pattern, class(response.status()), started.elapsed());
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -40,6 +47,16 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
         headers.insert(REQUEST_ID, id);
     }
     response
+}
+
+/// The first digit of a status: enough for a label, and bounded.
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
 }
 
 const REQUEST_ID: &str = "x-request-id";

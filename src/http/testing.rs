@@ -14,8 +14,9 @@ use super::{
     router,
 };
 use crate::{
-    config::{AuthConfig, HttpConfig, PostgresConfig, Secret},
+    config::{AuthConfig, Config, HttpConfig, PostgresConfig, Secret},
     ledger::Ledger,
+    quota::Partitions,
     quota::UserId,
     store::Store,
 };
@@ -53,7 +54,10 @@ impl Harness {
             ..PostgresConfig::default()
         };
         let store = Store::lazy(&postgres).unwrap();
-        let api = Api::new(Ledger, store, http, Verifier::new(&auth));
+        let partitions = Partitions::new(1).unwrap();
+        // Nothing runs behind it: its gates stay closed.
+        let (ledger, _) = Ledger::new(&Config::default(), store.clone(), partitions).unwrap();
+        let api = Api::new(ledger, store, http, Verifier::new(&auth));
         Self { router: router(api), auth }
     }
 

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     config::LedgerConfig,
+    metrics,
     quota::{MAX_TTL_SECONDS, PartitionId},
 };
 
@@ -132,10 +133,14 @@ impl Call {
         let spends = |job: &Job| matches!(job.operation.verb, Verb::Settle | Verb::Debit);
         let (shed, kept) = std::mem::take(&mut self.jobs).into_iter().partition::<Vec<_>, _>(spends);
         self.jobs = kept;
-        shed.into_iter().for_each(|job| job.answer(Verdict::NotRun(Reason::Shed)));
+        for job in shed {
+            metrics::shed("outbox");
+            job.answer(Verdict::NotRun(Reason::Shed));
+        }
     }
 
     fn append_to(&self, pipe: &mut Pipeline, shard: &Shard, limits: &Limits) {
+        metrics::batch(self.jobs.len());
         let mut keys = vec![shard.keys.meta(), shard.keys.expiry(), shard.keys.outbox()];
         let number = |n: u64| n.to_string().into_bytes();
         let mut args = vec![

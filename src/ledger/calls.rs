@@ -20,6 +20,7 @@ use super::{
     sweeper,
     wire::{Answer, Operation, Status},
 };
+use crate::metrics;
 
 /// Pause before an operation is sent again after a fault.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -96,6 +97,17 @@ impl Calls {
     /// # Errors
     /// `UserNotFound`, `Overloaded`, or `Unavailable` with what may have happened.
     pub async fn run(&self, operation: Operation, deadline: Instant) -> Result<Definite, Refusal> {
+        let (verb, started) = (operation.verb, Instant::now());
+        let result = self.run_until(operation, deadline).await;
+        let outcome = match &result {
+            Ok(definite) => definite.answer.status.as_str(),
+            Err(refusal) => refusal.as_str(),
+        };
+        metrics::operation(verb.as_str(), outcome, started.elapsed());
+        result
+    }
+
+    async fn run_until(&self, operation: Operation, deadline: Instant) -> Result<Definite, Refusal> {
         let shard = self.shards.of(operation.user);
         let lane = self.lane_of(&operation);
         let mut attempt = Attempt { operation, deadline, unknown: false, cold_since: None };

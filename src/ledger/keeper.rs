@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::{LedgerConfig, millis},
+    metrics,
     quota::{Entry, PartitionId},
     store::{Booker, Booking, PartitionRow, PartitionState, ReplicaId, Store, StoreError},
 };
@@ -243,12 +244,11 @@ impl Keeper {
                 let started = Instant::now();
                 let recovery = Recovery { keeper: self, shard: self.shards.get(partition) };
                 match recovery.run().await {
-                    Ok(epoch) => tracing::info!(
-                        partition = partition.0,
-                        epoch,
-                        seconds = started.elapsed().as_secs_f64(),
-                        "recovered"
-                    ),
+                    Ok(epoch) => {
+                        let seconds = started.elapsed().as_secs_f64();
+                        metrics::recovery("done");
+                        tracing::info!(partition = partition.0, epoch, seconds, "recovered");
+                    }
                     Err(error) => {
                         tracing::warn!(partition = partition.0, %error, "a recovery will start over")
                     }

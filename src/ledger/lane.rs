@@ -18,7 +18,7 @@ use super::{
     waiting::WaitingReserves,
     wire::Operation,
 };
-use crate::{config::LedgerConfig, quota::PartitionId};
+use crate::{config::LedgerConfig, metrics, quota::PartitionId};
 
 /// How often a lane without a connection tries for one.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
@@ -57,6 +57,7 @@ impl Lane {
         let takes_room = operation.verb.takes_room();
         let share = if takes_room { self.waiting.enter(operation.user) } else { None };
         if takes_room && share.is_none() {
+            metrics::shed("share");
             return Verdict::NotRun(Reason::Shed);
         }
         let keys = &self.shards.get(partition).keys;
@@ -64,7 +65,10 @@ impl Lane {
         let queue = if takes_room { &self.reserves } else { &self.urgent };
         match queue.try_send(job) {
             Ok(()) => waiter.wait(deadline).await,
-            Err(mpsc::error::TrySendError::Full(_)) => Verdict::NotRun(Reason::Shed),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                metrics::shed(if takes_room { "reserves" } else { "urgent" });
+                Verdict::NotRun(Reason::Shed)
+            }
             Err(mpsc::error::TrySendError::Closed(_)) => Verdict::NotRun(Reason::Down),
         }
     }

@@ -17,6 +17,7 @@ use super::{
     shard::Shard,
 };
 use crate::{
+    metrics,
     quota::{BudgetId, UserId},
     store::{self, BudgetState, Store},
 };
@@ -104,12 +105,14 @@ impl Loader {
         if self.admitted(shard, pass, reply.map(|reply| reply.value)).is_none() {
             return Loading::Busy;
         }
+        metrics::cold_load("loaded");
         self.sync_if_moved(shard, &loaded.state).await;
         Loading::Loaded
     }
 
     fn loaded_before(&self, shard: &Shard, pass: &Pass, cold_since: Instant) -> Loading {
         if cold_since.elapsed() >= LOSS_AFTER {
+            metrics::cold_load("lost");
             tracing::error!(partition = shard.id.0, "Redis has lost an account it was given");
             shard.gate.doubt(pass, Doubt::Lost);
         }
@@ -133,9 +136,18 @@ impl Loader {
         let keys = [shard.keys.meta(), shard.keys.budget(BudgetId::Balance(state.user))];
         let reply = self.redis.call_on(Some(&pass.run_id), &scripts::SYNC, &keys, &args).await;
         match self.admitted(shard, &pass, reply.map(|reply| reply.value)) {
-            Some(1 | 2) => Push::Done,
-            Some(_) => Push::Absent,
-            None => Push::Failed,
+            Some(1 | 2) => {
+                metrics::grant_push("done");
+                Push::Done
+            }
+            Some(_) => {
+                metrics::grant_push("absent");
+                Push::Absent
+            }
+            None => {
+                metrics::grant_push("failed");
+                Push::Failed
+            }
         }
     }
 

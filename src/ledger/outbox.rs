@@ -1,6 +1,9 @@
 //! The outbox as the flusher and recovery see it: read from the head, ack by exact id.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use redis::Value;
 
@@ -36,6 +39,14 @@ pub struct OutboxPage {
     pub entries: Vec<Entry>,
     /// Entries of a format this version does not know. They stay, for one that does.
     pub unreadable: usize,
+}
+
+impl OutboxPage {
+    /// Age of the oldest entry, by the clocks of Redis and of this machine; zero when there is none.
+    pub fn age(&self) -> Duration {
+        let written = self.entries.first().map(|entry| UNIX_EPOCH + Duration::from_millis(entry.at_ms));
+        written.and_then(|written| SystemTime::now().duration_since(written).ok()).unwrap_or_default()
+    }
 }
 
 /// Cheap to clone.

@@ -49,3 +49,21 @@ pub enum Refusal {
     #[error("the ledger is not available")]
     Unavailable { outcome: Outcome },
 }
+
+impl Refusal {
+    /// The word in metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::UserNotFound => "user_not_found",
+            Self::Suspended => "suspended",
+            Self::Insufficient { .. } => "denied",
+            Self::Mismatch => "mismatch",
+            Self::Finished { .. } => "finished",
+            Self::ReservationNotFound => "unknown_id",
+            Self::AmountOutOfRange => "range",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable { outcome: Outcome::None } => "unavailable",
+            Self::Unavailable { outcome: Outcome::Unknown } => "unknown_outcome",
+        }
+    }
+}

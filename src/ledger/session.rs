@@ -14,7 +14,10 @@ use redis::{
 use tokio::sync::Mutex;
 
 use super::scripts::{self, Script};
-use crate::config::{RedisConfig, millis};
+use crate::{
+    config::{RedisConfig, millis},
+    metrics,
+};
 
 /// How a call to Redis failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,8 +81,12 @@ impl Sessions {
         let link = Link { connection: (*pooled).clone(), run_id: "".into(), timeout: self.response_timeout };
         let mut session = Session { pooled, link };
         match session.prepare().await {
-            Ok(()) => Ok(session),
+            Ok(()) => {
+                metrics::redis_session("opened");
+                Ok(session)
+            }
             Err(e) => {
+                metrics::redis_session("refused");
                 session.discard();
                 Err(CallError::NotRun(e.to_string()))
             }

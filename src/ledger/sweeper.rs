@@ -14,6 +14,7 @@ use super::{
     shard::Shard,
     wire::{Operation, Verb},
 };
+use crate::metrics;
 
 /// Members of one reading of the expiry index.
 const PAGE: usize = 64;
@@ -33,7 +34,9 @@ pub async fn sweep(calls: &Calls, shard: &Shard) {
             return;
         }
         let expiries = members.iter().map(|member| expire(calls, member));
-        if !join_all(expiries).await.contains(&true) {
+        let done = join_all(expiries).await.into_iter().filter(|done| *done).count();
+        metrics::expired(done as u64);
+        if done == 0 {
             return;
         }
     }

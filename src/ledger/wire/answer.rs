@@ -26,6 +26,26 @@ pub enum Status {
 }
 
 impl Status {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Replay => "replay",
+            Self::Mismatch => "mismatch",
+            Self::Finished => "finished",
+            Self::Denied => "denied",
+            Self::Suspended => "suspended",
+            Self::Stale => "stale",
+            Self::Cold => "cold",
+            Self::Full => "full",
+            Self::Unknown => "unknown_id",
+            Self::Released => "released",
+            Self::Gone => "gone",
+            Self::Range => "range",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
     const ALL: [Self; 14] = [
         Self::Ok,
         Self::Replay,

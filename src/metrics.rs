@@ -1,0 +1,191 @@
+//! Metrics: each declared once, with its name, kind, labels and help; recorded through the functions here, so that a
+//! label can only be one of a bounded set. Never an account, reservation or path as a label.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// A metric's kind, as in Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// A metric as `docs/METRICS.md` lists it.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($kind:ident $const:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(const $const: &str = $name;)+
+
+        /// All of them.
+        pub const ALL: &[Metric] =
+            &[$(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help }),+];
+    };
+}
+
+metrics! {
+    Counter OPERATIONS "cota_operations_total" ["verb", "outcome"] "Operations of the ledger, by verb and how they ended.";
+    Histogram OPERATION_SECONDS "cota_operation_seconds" ["verb"] "From the call of an operation to its definite answer.";
+    Counter PROBLEMS "cota_problems_total" ["code"] "Problems answered over HTTP, by their stable code.";
+    Counter AUTH_REFUSALS "cota_auth_refusals_total" ["reason"] "JWTs that were not taken, by reason.";
+    Histogram HTTP_SECONDS "cota_http_request_seconds" ["route", "status"] "HTTP requests, by route and class of status.";
+    Histogram BATCH_OPERATIONS "cota_lane_batch_operations" [] "Operations of one apply call.";
+    Counter SHED "cota_lane_shed_total" ["queue"] "Operations refused because a queue, a share or the outbox was full.";
+    Counter SESSIONS "cota_redis_sessions_total" ["outcome"] "Connections made to Redis.";
+    Counter LOADS "cota_cold_loads_total" ["outcome"] "Cold accounts given to Redis.";
+    Counter PUSHES "cota_grant_pushes_total" ["outcome"] "Pushes of an account's granted state to Redis.";
+    Counter EXPIRED "cota_expired_total" [] "Reservations the sweeper expired.";
+    Counter RECOVERIES "cota_recoveries_total" ["outcome"] "Recoveries of a partition.";
+    Gauge GATES_OPEN "cota_partitions_open" [] "Partitions this replica serves.";
+    Gauge WITNESSED "cota_witnessed_settles" [] "Acked settles Postgres is not known to have.";
+    Gauge OUTBOX_DEPTH "cota_outbox_entries" ["partition"] "Entries in the outbox at the last reading.";
+    Gauge OUTBOX_AGE "cota_outbox_age_seconds" ["partition"] "Age of the oldest entry at the last reading.";
+    Counter FLUSHED "cota_flushed_rows_total" ["result"] "Outbox entries booked: inserted, replayed, or dead letters.";
+    Histogram FLUSH_SECONDS "cota_flush_seconds" [] "One flush: read, book, ack.";
+    Counter FLUSH_FAILURES "cota_flush_failures_total" [] "Flushes that failed and are repeated.";
+    Gauge BUILD "cota_build_info" ["version"] "Always 1; the version that runs.";
+}
+
+/// Upper bounds that resolve 100 µs to 1 s, in seconds.
+const SECONDS: [f64; 14] =
+    [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0];
+const OPERATIONS_IN_BATCH: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// Renders what was recorded.
+#[derive(Clone)]
+pub struct Exporter(PrometheusHandle);
+
+impl Exporter {
+    /// Starts recording in this process. A second start in one process renders nothing: there is one recorder.
+    ///
+    /// # Errors
+    /// When the buckets are malformed.
+    pub fn start() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
+            .set_buckets_for_metric(Matcher::Full(BATCH_OPERATIONS.into()), &OPERATIONS_IN_BATCH)?
+            .build_recorder();
+        let exporter = Self(recorder.handle());
+        // Already set, by another service in the same process, as in tests: that one goes on recording.
+        let _ = metrics::set_global_recorder(recorder);
+        ALL.iter().for_each(describe);
+        metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(exporter)
+    }
+
+    /// Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Must run every few seconds, or histograms keep every sample.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+fn describe(metric: &Metric) {
+    match metric.kind {
+        Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+        Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+        Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
+    }
+}
+
+pub fn operation(verb: &'static str, outcome: &'static str, took: Duration) {
+    metrics::counter!(OPERATIONS, "verb" => verb, "outcome" => outcome).increment(1);
+    metrics::histogram!(OPERATION_SECONDS, "verb" => verb).record(took);
+}
+
+pub fn problem(code: &'static str) {
+    metrics::counter!(PROBLEMS, "code" => code).increment(1);
+}
+
+pub fn auth_refusal(reason: &'static str) {
+    metrics::counter!(AUTH_REFUSALS, "reason" => reason).increment(1);
+}
+
+/// `route` is the router's pattern, never the path as sent.
+pub fn http_request(route: String, status: &'static str, took: Duration) {
+    metrics::histogram!(HTTP_SECONDS, "route" => route, "status" => status).record(took);
+}
+
+pub fn batch(operations: usize) {
+    metrics::histogram!(BATCH_OPERATIONS).record(operations as f64);
+}
+
+pub fn shed(queue: &'static str) {
+    metrics::counter!(SHED, "queue" => queue).increment(1);
+}
+
+pub fn redis_session(outcome: &'static str) {
+    metrics::counter!(SESSIONS, "outcome" => outcome).increment(1);
+}
+
+pub fn cold_load(outcome: &'static str) {
+    metrics::counter!(LOADS, "outcome" => outcome).increment(1);
+}
+
+pub fn grant_push(outcome: &'static str) {
+    metrics::counter!(PUSHES, "outcome" => outcome).increment(1);
+}
+
+pub fn expired(reservations: u64) {
+    metrics::counter!(EXPIRED).increment(reservations);
+}
+
+pub fn recovery(outcome: &'static str) {
+    metrics::counter!(RECOVERIES, "outcome" => outcome).increment(1);
+}
+
+pub fn partitions_open(open: usize) {
+    metrics::gauge!(GATES_OPEN).set(open as f64);
+}
+
+pub fn witnessed(settles: usize) {
+    metrics::gauge!(WITNESSED).set(settles as f64);
+}
+
+pub fn outbox(partition: u16, depth: u64, age: Duration) {
+    metrics::gauge!(OUTBOX_DEPTH, "partition" => partition.to_string()).set(depth as f64);
+    metrics::gauge!(OUTBOX_AGE, "partition" => partition.to_string()).set(age.as_secs_f64());
+}
+
+pub fn flushed(inserted: usize, replayed: usize, dead: usize, took: Duration) {
+    for (result, rows) in [("inserted", inserted), ("replayed", replayed), ("dead", dead)] {
+        metrics::counter!(FLUSHED, "result" => result).increment(rows as u64);
+    }
+    metrics::histogram!(FLUSH_SECONDS).record(took);
+}
+
+pub fn flush_failed() {
+    metrics::counter!(FLUSH_FAILURES).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_convention() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("cota_"), "{}", metric.name);
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            let time = metric.name.ends_with("_seconds");
+            assert!(
+                metric.kind != Kind::Histogram || time || metric.name == BATCH_OPERATIONS,
+                "{}",
+                metric.name
+            );
+        }
+    }
+}
