@@ -29,9 +29,18 @@ local function carry_over(key, record, first_budget)
   redis.call('SET', key, pack_record(record))
 end
 
-local key, carried = 3, 0
+-- All of the arguments are read before the first write.
+local reservations, following = {}, 3
 for i = 4, #ARGV do
   local verdict, charged, lines, member = struct.unpack('>BI8BBc0', ARGV[i])
+  reservations[i - 3] = {key = following, verdict = verdict, charged = charged, member = member}
+  following = following + 1 + lines
+end
+if following ~= #KEYS + 1 then return redis.error_reply('ERR carry: keys and verdicts differ') end
+
+local carried = 0
+for _, reservation in ipairs(reservations) do
+  local key, member, verdict = reservation.key, reservation.member, reservation.verdict
   local bytes = redis.call('GET', KEYS[key])
   local record = bytes and unpack_record(bytes)
   if not bytes or (record and record.state ~= PENDING) then
@@ -40,8 +49,7 @@ for i = 4, #ARGV do
     carry_over(KEYS[key], record, key + 1)
     carried = carried + 1
   elseif record then
-    finish(KEYS[key], member, record, verdict == 1 and SETTLED or EXPIRED, charged)
+    finish(KEYS[key], member, record, verdict == 1 and SETTLED or EXPIRED, reservation.charged)
   end -- else of an unknown format: left for a version that knows it
-  key = key + 1 + lines
 end
 return {0, carried}

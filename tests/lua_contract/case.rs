@@ -46,7 +46,7 @@ macro_rules! contract {
 
 pub struct Case {
     partition: Partition,
-    /// Per account: spend it was loaded with and what has been acked since, less what was in the outbox at its load.
+    /// Per account: spend it was loaded with, and acked since, less what the outbox held at its load.
     pub flushed: BTreeMap<UserId, i64>,
     _server: TestRedis,
 }
@@ -299,6 +299,12 @@ impl Case {
 
     /// `carry` of user 0's reservations: verdict, charged, id.
     pub async fn carry(&mut self, verdicts: &[(u8, u64, usize)]) -> Vec<i64> {
+        let (keys, args) = self.carry_call(verdicts);
+        self.numbers(&scripts::CARRY, &keys, &args).await
+    }
+
+    /// Its keys and arguments.
+    pub fn carry_call(&self, verdicts: &[(u8, u64, usize)]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let mut keys = vec![self.keys.meta(), self.keys.expiry()];
         let mut args = vec![text(self.epoch), text(1_800_000), text(86_400_000)];
         for (verdict, charged, id) in verdicts {
@@ -307,7 +313,7 @@ impl Case {
             let name = member(user(0), &rid(*id));
             args.push([&[*verdict][..], &charged.to_be_bytes(), &[1, name.len() as u8], &name].concat());
         }
-        self.numbers(&scripts::CARRY, &keys, &args).await
+        (keys, args)
     }
 
     pub async fn open(&mut self, epoch: u64, base: u64, recovered: bool) -> Vec<i64> {

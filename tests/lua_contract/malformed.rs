@@ -108,8 +108,13 @@ contract! {
         p.grant(100, 0).await;
         let key = p.keys.meta();
         for (script, keys, args) in [
-            (&scripts::DUE, 1, 1), (&scripts::OUTBOX, 2, 1), (&scripts::SYNC, 2, 7), (&scripts::LOAD, 2, 8),
-            (&scripts::PEEK, 3, 3), (&scripts::FENCE, 2, 1), (&scripts::OPEN, 1, 4),
+            (&scripts::DUE, 1, 1),
+            (&scripts::OUTBOX, 2, 1),
+            (&scripts::SYNC, 2, 7),
+            (&scripts::LOAD, 2, 8),
+            (&scripts::PEEK, 3, 3),
+            (&scripts::FENCE, 2, 1),
+            (&scripts::OPEN, 1, 4),
         ] {
             let (keys, args) = (vec![key.clone(); keys], vec![SECRET.to_vec(); args]);
             let fewer = errs(p, script, &keys, &args[1..]).await;
@@ -135,9 +140,24 @@ contract! {
         assert!(errs(p, &scripts::CARRY, &keys, &[text(2)]).await.contains("wrong number"));
     }
 
+    fn carry_whose_last_verdict_does_not_fit_its_keys(p) {
+        p.grant(100, 0).await;
+        p.ok(reserve(1, 30)).await;
+        p.begin_recovery(2).await;
+        p.load_recovering(0, 100, 0).await;
+        let (keys, args) = p.carry_call(&[(0, 0, 1), (0, 0, 2)]);
+        let truncated = [&args[..4], &[args[4][..12].to_vec()]].concat();
+        errs(p, &scripts::CARRY, &keys, &truncated).await;
+        let too_many = [&keys[..], &keys[..1]].concat();
+        for keys in [&keys[..5], &too_many[..]] {
+            assert!(errs(p, &scripts::CARRY, keys, &args).await.contains("keys and verdicts differ"));
+        }
+    }
+
     fn a_closed_partition_is_said_before_a_malformed_operation(p) {
         p.fence(2).await;
-        let (keys, mut args) = (p.apply_keys(&[debit(1, 1)]), Partition::apply_args(&p.head(), &[debit(1, 1)]));
+        let (keys, mut args) =
+            (p.apply_keys(&[debit(1, 1)]), Partition::apply_args(&p.head(), &[debit(1, 1)]));
         args.last_mut().unwrap().clear();
         assert_eq!(p.numbers(&scripts::APPLY, &keys, &args).await, [2, 2]);
     }
