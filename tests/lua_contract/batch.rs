@@ -40,7 +40,10 @@ contract! {
 
     fn the_same_settle_twice(p) {
         p.grant(100, 0).await;
-        assert_eq!(p.statuses(&[reserve(1, 30), settle(1, 20), settle(1, 20), settle(1, 9)]).await, [Ok, Ok, Replay, Mismatch]);
+        assert_eq!(
+            p.statuses(&[reserve(1, 30), settle(1, 20), settle(1, 20), settle(1, 9)]).await,
+            [Ok, Ok, Replay, Mismatch]
+        );
         assert_eq!(p.outbox().await.len(), 1);
     }
 
@@ -52,7 +55,10 @@ contract! {
 
     fn a_release_makes_room_for_the_next(p) {
         p.grant(100, 0).await;
-        assert_eq!(p.statuses(&[reserve(1, 100), reserve(2, 1), release(1), reserve(3, 100)]).await, [Ok, Denied, Ok, Ok]);
+        assert_eq!(
+            p.statuses(&[reserve(1, 100), reserve(2, 1), release(1), reserve(3, 100)]).await,
+            [Ok, Denied, Ok, Ok]
+        );
         assert_eq!(p.balance().await, ["100", "0", "100"]);
     }
 
@@ -64,18 +70,25 @@ contract! {
 
     fn an_extend_takes_room_from_the_next(p) {
         p.grant(100, 0).await;
-        assert_eq!(p.statuses(&[reserve(1, 30), extend(1, 60), reserve(2, 41), reserve(3, 40)]).await, [Ok, Ok, Denied, Ok]);
+        assert_eq!(
+            p.statuses(&[reserve(1, 30), extend(1, 60), reserve(2, 41), reserve(3, 40)]).await,
+            [Ok, Ok, Denied, Ok]
+        );
     }
 
     fn an_expiry_makes_room_for_the_next(p) {
         p.grant(100, 0).await;
-        assert_eq!(p.statuses(&[reserve(1, 100).ttl(0), expire(1), expire(1), reserve(2, 100)]).await, [Ok, Ok, Gone, Ok]);
+        assert_eq!(
+            p.statuses(&[reserve(1, 100).ttl(0), expire(1), expire(1), reserve(2, 100)]).await,
+            [Ok, Ok, Gone, Ok]
+        );
     }
 
     fn two_accounts_do_not_touch_each_other(p) {
         p.grant(100, 0).await;
         p.load(1, 50, 0).await;
-        let ops = [reserve(1, 100), reserve(1, 50).of(1), reserve(2, 1), reserve(2, 1).of(1), settle(1, 7).of(1)];
+        let ops =
+            [reserve(1, 100), reserve(1, 50).of(1), reserve(2, 1), reserve(2, 1).of(1), settle(1, 7).of(1)];
         assert_eq!(p.statuses(&ops).await, [Ok, Ok, Denied, Denied, Ok]);
         assert_eq!(p.balance_of(0).await, ["100", "0", "100"]);
         assert_eq!(p.balance_of(1).await, ["50", "7", "0"]);
@@ -84,7 +97,10 @@ contract! {
 
     fn a_cold_account_does_not_stop_the_others(p) {
         p.grant(100, 0).await;
-        assert_eq!(p.statuses(&[reserve(1, 1).of(1), reserve(1, 1), debit(2, 1).of(1)]).await, [Cold, Ok, Cold]);
+        assert_eq!(
+            p.statuses(&[reserve(1, 1).of(1), reserve(1, 1), debit(2, 1).of(1)]).await,
+            [Cold, Ok, Cold]
+        );
         assert_eq!(p.record(user(1), &rid(1)).await, None);
     }
 
@@ -124,10 +140,18 @@ contract! {
     fn every_operation_counts_once_in_sq_and_oq(p) {
         p.grant(100, 0).await;
         let loaded: u64 = p.meta("sq").await.unwrap().parse().unwrap();
-        let Applied::Done { sq, .. } = p.apply(&[reserve(1, 1), reserve(1, 1), settle(9, 1), debit(2, 3)]).await else { panic!() };
+        let Applied::Done { sq, .. } =
+            p.apply(&[reserve(1, 1), reserve(1, 1), settle(9, 1), debit(2, 3)]).await
+        else {
+            panic!()
+        };
         assert_eq!(sq, loaded + 4);
         assert_eq!((p.meta("sq").await, p.meta("oq").await), (Some(sq.to_string()), Some("4".to_owned())));
-        assert_eq!(p.entry().await.outbox_id.sequence, 4, "its place in the batch, used by the others or not");
+        assert_eq!(
+            p.entry().await.outbox_id.sequence,
+            4,
+            "its place in the batch, used by the others or not"
+        );
     }
 
     fn outbox_ids_rise_strictly_from_batch_to_batch(p) {
@@ -136,21 +160,40 @@ contract! {
             let head = Head { nonce, ..p.head() };
             p.apply_with(&head, &[debit(10 * batch, 1), debit(10 * batch + 1, 1)]).await.answers();
         }
-        let ids: Vec<_> = p.outbox().await.iter().map(|e| (e.outbox_id.sequence, e.outbox_id.nonce)).collect();
+        let ids: Vec<_> =
+            p.outbox().await.iter().map(|e| (e.outbox_id.sequence, e.outbox_id.nonce)).collect();
         assert_eq!(ids, [(1, 9), (2, 9), (3, 8), (4, 8), (5, 1), (6, 1)]);
     }
 
     fn it_equals_the_same_operations_one_by_one(p) {
         let ops = [
-            reserve(1, 30), reserve(1, 30), reserve(2, 50).of(1), extend(1, 45).second(7), extend(1, 101), debit(3, 11),
-            settle(1, 60), settle(1, 60), reserve(1, 30), release(2).of(1), release(2).of(1), settle(2, 3).of(1),
-            reserve(4, 5).ttl(0), expire(4), settle(4, 5), release(5), reserve(5, 1), settle(6, 1), reserve(7, 99), expire(9),
+            reserve(1, 30),
+            reserve(1, 30),
+            reserve(2, 50).of(1),
+            extend(1, 45).second(7),
+            extend(1, 101),
+            debit(3, 11),
+            settle(1, 60),
+            settle(1, 60),
+            reserve(1, 30),
+            release(2).of(1),
+            release(2).of(1),
+            settle(2, 3).of(1),
+            reserve(4, 5).ttl(0),
+            expire(4),
+            settle(4, 5),
+            release(5),
+            reserve(5, 1),
+            settle(6, 1),
+            reserve(7, 99),
+            expire(9),
         ];
         p.grant(100, 0).await;
         p.load(1, 60, 0).await;
         let together: Vec<Answer> = p.apply(&ops).await.answers().into_iter().map(timeless).collect();
         let balances = [p.balance_of(0).await, p.balance_of(1).await];
-        let entries: Vec<_> = p.outbox().await.iter().map(|e| (e.outbox_id, e.kind, e.tokens, e.flags)).collect();
+        let entries: Vec<_> =
+            p.outbox().await.iter().map(|e| (e.outbox_id, e.kind, e.tokens, e.flags)).collect();
         p.reset().await;
         p.grant(100, 0).await;
         p.load(1, 60, 0).await;
@@ -158,7 +201,8 @@ contract! {
             assert_eq!(timeless(p.one(op).await), expected);
         }
         assert_eq!([p.balance_of(0).await, p.balance_of(1).await], balances);
-        let again: Vec<_> = p.outbox().await.iter().map(|e| (e.outbox_id, e.kind, e.tokens, e.flags)).collect();
+        let again: Vec<_> =
+            p.outbox().await.iter().map(|e| (e.outbox_id, e.kind, e.tokens, e.flags)).collect();
         assert_eq!(again, entries);
     }
 }

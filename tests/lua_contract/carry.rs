@@ -16,7 +16,7 @@ const SETTLED: u8 = 1;
 const EXPIRED: u8 = 2;
 const LOST: i64 = 5;
 
-/// One reservation of 30 and progress 12, in a partition that recovers under epoch 2 and has the account loaded.
+/// One reservation of 30 with progress 12, in a partition that recovers under epoch 2; its account is loaded.
 async fn recovering(p: &mut Case) {
     p.grant(100, 0).await;
     p.ok(reserve(1, 30)).await;
@@ -53,7 +53,10 @@ contract! {
         let before = p.rec(1).await;
         p.carry(&[(CARRIED_OVER, 0, 1)]).await;
         let after = p.rec(1).await;
-        assert_eq!((after.expires_at_ms, after.reserved_at_ms), (before.expires_at_ms, before.reserved_at_ms));
+        assert_eq!(
+            (after.expires_at_ms, after.reserved_at_ms),
+            (before.expires_at_ms, before.reserved_at_ms)
+        );
         assert_eq!((before.progress, after.progress), (12, 0));
         assert_eq!((after.fingerprint, after.metadata), (before.fingerprint, before.metadata));
     }

@@ -17,7 +17,10 @@ contract! {
         let answer = p.ok(debit(1, 30)).await;
         Case::assert_balance(&answer, 100, 35, 0);
         let record = answer.record.unwrap();
-        assert_eq!((record.state, record.charged, record.flags.0, record.lines[0].amount), (State::Settled, 30, 0, 0));
+        assert_eq!(
+            (record.state, record.charged, record.flags.0, record.lines[0].amount),
+            (State::Settled, 30, 0, 0)
+        );
         assert_eq!(p.index().await.len(), 0);
     }
 
@@ -27,9 +30,15 @@ contract! {
         let op = Operation { facts, ..debit(1, 30).model("m").metadata(r#"{"k":[1]}"#) };
         p.ok(op.clone()).await;
         let entry = p.entry().await;
-        assert_eq!((entry.user, &entry.reservation, entry.kind, entry.tokens), (user(0), &op.id, Kind::Debit, 30));
+        assert_eq!(
+            (entry.user, &entry.reservation, entry.kind, entry.tokens),
+            (user(0), &op.id, Kind::Debit, 30)
+        );
         assert_eq!((entry.model, entry.metadata, entry.lines), (op.model, op.metadata, op.lines));
-        assert_eq!((entry.input_tokens, entry.output_tokens, entry.cached_input_tokens), (Some(1), Some(2), None));
+        assert_eq!(
+            (entry.input_tokens, entry.output_tokens, entry.cached_input_tokens),
+            (Some(1), Some(2), None)
+        );
         assert_eq!(p.rec(1).await.booked[0].outbox_id, entry.outbox_id);
     }
 

@@ -24,8 +24,14 @@ contract! {
         let record = p.ok(extend(1, 30).ttl(120_000)).await.record.unwrap();
         assert!(record.expires_at_ms >= before.reserved_at_ms + 120_000);
         let key = p.keys.expiry();
-        let index: Vec<(Vec<u8>, u64)> =
-            redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES").query_async(&mut p.redis).await.unwrap();
+        let index: Vec<(Vec<u8>, u64)> = redis::cmd("ZRANGE")
+            .arg(key)
+            .arg(0)
+            .arg(-1)
+            .arg("WITHSCORES")
+            .query_async(&mut p.redis)
+            .await
+            .unwrap();
         assert_eq!(index[0].1, record.expires_at_ms);
     }
 

@@ -117,7 +117,9 @@ contract! {
         p.set_meta("sq", base).await;
         p.set_meta("oq", base).await;
         let head = Head { high_water: base, ..p.head() };
-        let Applied::Done { sq, .. } = p.apply_with(&head, &[debit(1, 1), debit(2, 1)]).await else { panic!("refused") };
+        let Applied::Done { sq, .. } = p.apply_with(&head, &[debit(1, 1), debit(2, 1)]).await else {
+            panic!("refused")
+        };
         assert_eq!((sq, p.meta("sq").await), (base + 2, Some("9007199254740984".into())));
         let ids: Vec<u64> = p.outbox().await.iter().map(|entry| entry.outbox_id.sequence).collect();
         assert_eq!(ids, [base + 1, base + 2]);
@@ -128,7 +130,9 @@ contract! {
     fn the_reply_echoes_the_nonce_and_the_clock(p) {
         p.grant(100, 0).await;
         let head = Head { nonce: 4_611_686_018_427_387_903, ..p.head() };
-        let Applied::Done { now_ms, .. } = p.apply_with(&head, &[debit(1, 1)]).await else { panic!("refused") };
+        let Applied::Done { now_ms, .. } = p.apply_with(&head, &[debit(1, 1)]).await else {
+            panic!("refused")
+        };
         assert_eq!(p.entry().await.at_ms, now_ms);
     }
 }

@@ -20,7 +20,8 @@ contract! {
         let opened = p.open(2, 5_000_000, true).await;
         let meta = p.all_meta().await;
         let ra = opened[1].to_string();
-        let expected = [("st", "open"), ("ep", "2"), ("sq", "5000000"), ("oq", "5000000"), ("ri", "run"), ("ra", &ra)];
+        let expected =
+            [("st", "open"), ("ep", "2"), ("sq", "5000000"), ("oq", "5000000"), ("ri", "run"), ("ra", &ra)];
         assert_eq!(meta, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
     }
 
@@ -28,7 +29,9 @@ contract! {
         p.begin_recovery(2).await;
         p.open(2, 5_000_000, true).await;
         p.grant(100, 0).await;
-        let Applied::Done { sq, .. } = p.apply(&[reserve(1, 1), debit(2, 1)]).await else { panic!("refused") };
+        let Applied::Done { sq, .. } = p.apply(&[reserve(1, 1), debit(2, 1)]).await else {
+            panic!("refused")
+        };
         assert_eq!(sq, 5_000_003);
         assert_eq!(p.entry().await.outbox_id.sequence, 5_000_002);
     }

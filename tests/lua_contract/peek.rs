@@ -37,7 +37,10 @@ contract! {
         p.ok(reserve(1, 30)).await;
         p.ok(debit(2, 5)).await;
         let answer = peek(p, None).await;
-        assert_eq!((answer.status, answer.due, answer.suspended, &answer.record), (Status::Ok, false, false, &None));
+        assert_eq!(
+            (answer.status, answer.due, answer.suspended, &answer.record),
+            (Status::Ok, false, false, &None)
+        );
         Case::assert_balance(&answer, 100, 5, 30);
         assert_eq!(peek_bytes(p, None).await.0, 3, "sq as it stands");
     }
@@ -83,7 +86,9 @@ contract! {
         p.ok(release(3)).await;
         p.overdue(4, 5, 0).await;
         p.ok(expire(4)).await;
-        for (id, state) in [(1, State::Pending), (2, State::Settled), (3, State::Released), (4, State::Expired)] {
+        for (id, state) in
+            [(1, State::Pending), (2, State::Settled), (3, State::Released), (4, State::Expired)]
+        {
             let record = peek(p, Some(id)).await.record.unwrap();
             assert_eq!(record.state, state);
             assert_eq!(record, p.rec(id).await);

@@ -24,7 +24,10 @@ contract! {
         let record = p.rec(1).await;
         assert_eq!(answer.record.as_ref(), Some(&record));
         assert_eq!((record.state, record.flags.0, record.epoch), (State::Pending, 0, 1));
-        assert_eq!((record.fingerprint, &record.model, &record.metadata), (op.fingerprint, &op.model, &op.metadata));
+        assert_eq!(
+            (record.fingerprint, &record.model, &record.metadata),
+            (op.fingerprint, &op.model, &op.metadata)
+        );
         assert_eq!((record.lines, record.progress, record.booked.len()), (op.lines, 0, 0));
         assert_eq!(record.expires_at_ms - record.reserved_at_ms, 60_000);
     }
@@ -40,8 +43,14 @@ contract! {
         p.grant(100, 0).await;
         p.ok(reserve(1, 30).ttl(86_400_000)).await;
         let (key, record) = (p.keys.expiry(), p.rec(1).await);
-        let index: Vec<(Vec<u8>, u64)> =
-            redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES").query_async(&mut p.redis).await.unwrap();
+        let index: Vec<(Vec<u8>, u64)> = redis::cmd("ZRANGE")
+            .arg(key)
+            .arg(0)
+            .arg(-1)
+            .arg("WITHSCORES")
+            .query_async(&mut p.redis)
+            .await
+            .unwrap();
         assert_eq!(index, [(cota::ledger::keys::member(user(0), &rid(1)), record.expires_at_ms)]);
         assert_eq!(record.expires_at_ms - record.reserved_at_ms, 86_400_000);
     }

@@ -67,10 +67,19 @@ contract! {
         let op = Operation { facts, ..settle(1, 20).model("answered") };
         let record = p.ok(op.clone()).await.record.unwrap();
         let entry = p.entry().await;
-        assert_eq!((entry.user, &entry.reservation, entry.kind, entry.tokens), (user(0), &op.id, Kind::Settle, 20));
+        assert_eq!(
+            (entry.user, &entry.reservation, entry.kind, entry.tokens),
+            (user(0), &op.id, Kind::Settle, 20)
+        );
         assert_eq!((&entry.model, entry.metadata.as_ref().unwrap().as_str()), (&op.model, r#"{"team":"x"}"#));
-        assert_eq!((entry.request_id, entry.input_tokens, entry.output_tokens), (op.facts.request_id, Some(12), Some(8)));
-        assert_eq!((entry.cached_input_tokens, entry.at_ms, entry.lines), (Some(0), record.finished_at_ms, op.lines));
+        assert_eq!(
+            (entry.request_id, entry.input_tokens, entry.output_tokens),
+            (op.facts.request_id, Some(12), Some(8))
+        );
+        assert_eq!(
+            (entry.cached_input_tokens, entry.at_ms, entry.lines),
+            (Some(0), record.finished_at_ms, op.lines)
+        );
     }
 
     fn the_reserved_model_stands_when_the_settle_names_none(p) {
