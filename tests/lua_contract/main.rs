@@ -2,6 +2,7 @@
 //!
 //! One file per verb or script. Every test runs on a Redis of its own, and ends with the invariants of
 //! [`case::Case::check`].
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[macro_use]
 mod case;
