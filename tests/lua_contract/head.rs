@@ -13,6 +13,9 @@ const CLOSED: i64 = 2;
 const EPOCH: i64 = 3;
 const ROLLBACK: i64 = 4;
 
+/// A script, its keys and its arguments.
+type Call<'a> = (&'a Script, &'a [Vec<u8>], &'a [Vec<u8>]);
+
 /// Every script with the head refuses this caller with this code, and changes nothing.
 async fn all_refuse(p: &mut Case, head: Head, code: i64, number: Option<i64>) {
     assert_eq!(p.refuses(&head, reserve(1, 1)).await, (code, number), "apply");
@@ -22,7 +25,7 @@ async fn all_refuse(p: &mut Case, head: Head, code: i64, number: Option<i64>) {
     let load = [&caller[..], &p.load_args(500, 9, 9, true, 50)[3..]].concat();
     let budget = p.budget_keys(0);
     let peek = [p.keys.meta(), p.keys.expiry(), budget[1].clone()];
-    let calls: [(&Script, &[Vec<u8>], &[Vec<u8>]); 3] = [
+    let calls: [Call<'_>; 3] = [
         (&scripts::SYNC, &budget, &sync),
         (&scripts::LOAD, &budget, &load),
         (&scripts::PEEK, &peek, &caller),
