@@ -5,7 +5,9 @@ local function run(op)
   local bytes = redis.call('GET', op.key)
   local record = nil
   if bytes then
-    record = unpack_record(bytes)
+    -- Nothing of this operation is written yet: a record that cannot be read ends it, not the batch.
+    local readable, unpacked = pcall(unpack_record, bytes)
+    record = readable and unpacked or nil
     if not record or not covers(op, record) then return answer(UNREADABLE, op) end
   end
   -- Giving back to a budget nobody has loaded needs no budget, so a sweep does not load idle accounts.

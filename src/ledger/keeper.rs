@@ -250,7 +250,8 @@ impl Keeper {
                         tracing::info!(partition = partition.0, epoch, seconds, "recovered");
                     }
                     Err(error) => {
-                        tracing::warn!(partition = partition.0, %error, "a recovery will start over")
+                        metrics::recovery("failed");
+                        tracing::warn!(partition = partition.0, %error, "a recovery will start over");
                     }
                 }
             }
