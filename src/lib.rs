@@ -18,6 +18,7 @@
 
 pub mod accounts;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod devstack;
 pub mod flusher;

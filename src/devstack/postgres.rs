@@ -1,250 +1,193 @@
-//! A private Postgres: loopback only, its own data folder, never as root.
+//! A private Postgres: loopback only, as the `postgres` system user when we are root.
 
 use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use sqlx::{Connection, PgConnection};
-use tokio::process::{Child, Command};
 
-use super::process::{
-    DevstackError, PATIENCE, find_program, free_port, is_root, owned_command, run, signal, stop, until_ready,
+use super::{
+    DevstackError, Signal,
+    cluster::{self, Cluster, ROLE},
+    leftover, ports,
+    process::Process,
 };
 
-const SYSTEM_USER: &str = "postgres";
-const SUPERUSER: &str = "postgres";
-const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
-const MAX_PORTS: usize = 5;
+/// How long a start may take, crash recovery included.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a stop may take.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+const PID_FILE: &str = "postmaster.pid";
 
-/// How to start a Postgres.
-#[derive(Clone, Debug, Default)]
+/// How a Postgres is started.
+#[derive(Clone, Debug)]
 pub struct PostgresOptions {
-    /// Data folder; initialised when absent.
+    /// Data and log; made if absent.
     pub dir: PathBuf,
-    /// `None`: any free one.
+    /// A free loopback port when absent.
     pub port: Option<u16>,
-    /// Folder with `initdb` and `postgres`. `None`: the newest of Debian's, else PATH.
-    pub binaries: Option<PathBuf>,
-    /// For tests: faster, and safe against a crash of the server, but not of the machine. Commits stay synchronous: an
-    /// entry leaves the outbox once its commit was confirmed, so a commit that can be lost is a loss.
-    pub volatile: bool,
+    /// The folder of `postgres` and `initdb`; from `PATH`, else the newest of Debian's, when absent.
+    pub bin_dir: Option<PathBuf>,
+    /// Asked of every connection; set when the data is made. Without one, loopback is trusted.
+    pub password: Option<String>,
+    /// Do without the safety of the disk: for tests, whose data nobody wants back.
+    pub fast: bool,
+    pub max_connections: u32,
 }
 
-/// A running Postgres; killed when dropped.
+impl PostgresOptions {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), port: None, bin_dir: None, password: None, fast: false, max_connections: 100 }
+    }
+}
+
+/// A Postgres of our own. Stopped at once when dropped.
+#[derive(Debug)]
 pub struct PostgresServer {
-    child: Child,
     options: PostgresOptions,
-    binaries: PathBuf,
-    data: PathBuf,
+    cluster: Cluster,
     port: u16,
+    process: Option<Process>,
 }
 
 impl PostgresServer {
-    /// Initialises the folder if need be, starts the server and waits until it answers.
-    ///
-    /// A server left over from a process that was killed is stopped first.
+    /// Makes the data if there is none, starts Postgres and waits until it takes connections. One that an earlier
+    /// run left on this data is stopped first.
     ///
     /// # Errors
-    /// When the programs are missing or the server does not get ready; the error brings the end of its log.
+    /// When there is no Postgres, no system user to run it as, or it does not come up; the text carries its last
+    /// words.
     pub async fn start(options: PostgresOptions) -> Result<Self, DevstackError> {
-        let binaries = options.binaries.clone().or_else(find_binaries).ok_or_else(|| {
-            DevstackError::NotInstalled { program: "postgres".into(), hint: "apt-get install postgresql" }
-        })?;
-        let data = reachable(&options.dir)?;
-        stop_leftover(&data).await?;
-        if !data.join("PG_VERSION").is_file() {
-            initialise(&binaries, &data).await?;
-        }
+        let cluster =
+            cluster::open(&options.dir, options.bin_dir.as_deref(), options.password.as_deref()).await?;
+        let mut server = Self { options, cluster, port: 0, process: None };
+        const ATTEMPTS: usize = 10;
         let mut attempt = 1;
         loop {
-            let port = options.port.map_or_else(free_port, Ok)?;
-            match spawn(&options, &binaries, &data, port).await {
-                Ok(child) => return Ok(Self { child, options, binaries, data, port }),
-                // Somebody else took the port between the look and the start.
-                Err(DevstackError::NotStarted { .. }) if options.port.is_none() && attempt < MAX_PORTS => {
-                    attempt += 1
-                }
-                Err(error) => return Err(error),
+            server.port = match server.options.port {
+                Some(port) => port,
+                None => ports::free_port()
+                    .map_err(|source| DevstackError::Io { what: "finding a free port".into(), source })?,
+            };
+            let may_move = server.options.port.is_none() && attempt < ATTEMPTS;
+            match server.run().await {
+                Err(error) if error.is_port_taken() && may_move => attempt += 1,
+                result => return result.map(|()| server),
             }
         }
     }
 
-    /// URL of one of its databases, as the superuser.
-    pub fn url(&self, database: &str) -> String {
-        url(self.port, database)
+    async fn run(&mut self) -> Result<(), DevstackError> {
+        let data = &self.cluster.data;
+        let pid_file = data.join(PID_FILE);
+        leftover::stop(&pid_file, "postgres", data, Signal::INT).await?;
+        let mut command = self.cluster.command("postgres", "INT");
+        let mut set = |setting: String| {
+            command.arg("-c").arg(setting);
+        };
+        set("listen_addresses=127.0.0.1".into());
+        set(format!("port={}", self.port));
+        set("unix_socket_directories=".into());
+        set(format!("max_connections={}", self.options.max_connections));
+        set("logging_collector=off".into());
+        set("log_destination=stderr".into());
+        if self.options.fast {
+            for name in ["fsync", "synchronous_commit", "full_page_writes"] {
+                set(format!("{name}=off"));
+            }
+        }
+        let process =
+            Process::spawn("postgres", command, &self.options.dir.join("postgres.log"), Signal::QUIT)?;
+        let pid = process.pid().to_string();
+        process.ready(START_PATIENCE, async || is_ready(&pid_file, &pid)).await?;
+        self.process = Some(process);
+        Ok(())
     }
 
+    /// The URL of one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        let password =
+            self.options.password.as_ref().map(|password| format!(":{password}")).unwrap_or_default();
+        format!("postgres://{ROLE}{password}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// Where Postgres listens; the same after every restart.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `None` while it is stopped.
+    /// The process id of the postmaster while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+        self.process.as_ref().map(Process::pid)
     }
 
-    /// Makes a database if it is not there.
+    /// Makes a database if there is none of this name.
     ///
     /// # Errors
-    /// When the server refuses.
-    pub async fn ensure_database(&self, name: &str) -> Result<(), DevstackError> {
-        let failed =
-            |e: sqlx::Error| DevstackError::NotStarted { program: "postgres".into(), why: e.to_string() };
-        let mut connection = PgConnection::connect(&self.url("postgres")).await.map_err(failed)?;
-        let exists = sqlx::query("SELECT 1 FROM pg_database WHERE datname = $1")
+    /// When Postgres cannot be reached or refuses.
+    pub async fn create_database(&self, name: &str) -> Result<(), DevstackError> {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        let found: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
             .bind(name)
             .fetch_optional(&mut connection)
-            .await
-            .map_err(failed)?;
-        if exists.is_none() {
-            let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.map_err(failed)?;
+            .await?;
+        if found.is_none() {
+            let quoted = name.replace('"', "\"\"");
+            sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE \"{quoted}\"")))
+                .execute(&mut connection)
+                .await?;
         }
-        connection.close().await.map_err(failed)
-    }
-
-    /// Ends all sessions and stops in order.
-    pub async fn stop(&mut self) {
-        stop(&mut self.child, "INT").await;
-    }
-
-    /// Stops at once, as a crash would.
-    pub async fn kill(&mut self) {
-        stop(&mut self.child, "QUIT").await;
-    }
-
-    /// Starts it again, on the same port and with the same data.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    pub async fn start_again(&mut self) -> Result<(), DevstackError> {
-        self.child = spawn(&self.options, &self.binaries, &self.data, self.port).await?;
+        connection.close().await?;
         Ok(())
     }
-}
 
-fn url(port: u16, database: &str) -> String {
-    format!("postgres://{SUPERUSER}@127.0.0.1:{port}/{database}")
-}
-
-/// Debian keeps the server's programs out of PATH, a folder per version.
-fn find_binaries() -> Option<PathBuf> {
-    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir(DEBIAN_VERSIONS)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
-        .filter(|(_, folder)| folder.join("initdb").is_file())
-        .collect();
-    versions.sort();
-    let newest = versions.pop().map(|(_, folder)| folder);
-    newest.or_else(|| find_program("initdb")?.parent().map(Path::to_path_buf))
-}
-
-/// The user the server runs as; it refuses to be root.
-fn server_user() -> Option<&'static str> {
-    is_root().then_some(SYSTEM_USER)
-}
-
-/// The data folder, where the server's user can get to it. As root the folder is given to that user; if a parent of it
-/// is closed to others (a home folder, say), the data goes under /var/lib instead, always to the same place.
-fn reachable(dir: &Path) -> Result<PathBuf, DevstackError> {
-    let dir = std::path::absolute(dir).map_err(DevstackError::io(dir.display().to_string()))?;
-    if server_user().is_none() {
-        std::fs::create_dir_all(&dir).map_err(DevstackError::io(dir.display().to_string()))?;
-        return Ok(dir);
+    /// Stops Postgres in order: sessions are ended, all is written. Nothing happens when it does not run.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&mut self) -> Result<(), DevstackError> {
+        self.end(Signal::INT).await
     }
-    let open = |parent: &Path| {
-        std::fs::metadata(parent)
-            .is_ok_and(|meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o001 != 0)
-    };
-    std::fs::create_dir_all(&dir).map_err(DevstackError::io(dir.display().to_string()))?;
-    if dir.ancestors().skip(1).all(open) {
-        return Ok(dir);
-    }
-    let name: String =
-        dir.to_string_lossy().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let elsewhere = Path::new("/var/lib/cota").join(name.trim_matches('-'));
-    std::fs::create_dir_all(&elsewhere).map_err(DevstackError::io(elsewhere.display().to_string()))?;
-    Ok(elsewhere)
-}
 
-async fn initialise(binaries: &Path, data: &Path) -> Result<(), DevstackError> {
-    if let Some(user) = server_user() {
-        let mut chown = Command::new("chown");
-        chown.arg(format!("{user}:")).arg(data);
-        run(chown, "chown").await?;
+    /// Stops Postgres at once, as a crash would: the next start recovers.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn kill(&mut self) -> Result<(), DevstackError> {
+        self.end(Signal::QUIT).await
     }
-    let mut initdb = owned_command(&binaries.join("initdb"), server_user());
-    initdb.arg("--pgdata").arg(data).args([
-        "--auth=trust",
-        "--encoding=UTF8",
-        "--locale=C.UTF-8",
-        "--no-sync",
-    ]);
-    initdb.args(["--username", SUPERUSER]).current_dir("/");
-    run(initdb, "initdb").await
-}
 
-/// The first line of `postmaster.pid` is the server's process id; whether it is still that server, /proc says.
-async fn stop_leftover(data: &Path) -> Result<(), DevstackError> {
-    let pid_of = || -> Option<u32> {
-        let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
-        let pid: u32 = text.lines().next()?.trim().parse().ok()?;
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let names_us = command.split(|byte| *byte == 0).any(|arg| arg == data.as_os_str().as_encoded_bytes());
-        names_us.then_some(pid)
-    };
-    let Some(pid) = pid_of() else { return Ok(()) };
-    let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let orphaned = parent.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)) == Some("1");
-    if !orphaned {
-        return Err(DevstackError::InUse(data.display().to_string(), pid));
-    }
-    signal(pid, "INT").await;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while pid_of().is_some() {
-        if tokio::time::Instant::now() >= deadline {
-            return Err(DevstackError::InUse(data.display().to_string(), pid));
+    async fn end(&mut self, signal: Signal) -> Result<(), DevstackError> {
+        if let Some(process) = &self.process {
+            process.signal(signal)?;
+            process.ended(STOP_PATIENCE).await?;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        self.process = None;
+        Ok(())
     }
-    Ok(())
+
+    /// Stops Postgres if it runs, and starts it on the same port and data.
+    ///
+    /// # Errors
+    /// As [`Self::start`] and [`Self::stop`].
+    pub async fn restart(&mut self) -> Result<(), DevstackError> {
+        self.stop().await?;
+        let started = Instant::now();
+        loop {
+            match self.run().await {
+                // Somebody's test listener may be on our port for a moment.
+                Err(error) if error.is_port_taken() && started.elapsed() < START_PATIENCE => {}
+                result => return result,
+            }
+        }
+    }
 }
 
-async fn spawn(
-    options: &PostgresOptions,
-    binaries: &Path,
-    data: &Path,
-    port: u16,
-) -> Result<Child, DevstackError> {
-    let log = data.with_extension("log");
-    let file = std::fs::File::create(&log).map_err(DevstackError::io(log.display().to_string()))?;
-    let errors = file.try_clone().map_err(DevstackError::io(log.display().to_string()))?;
-    let mut command = owned_command(&binaries.join("postgres"), server_user());
-    command.arg("-D").arg(data).args(["-p", &port.to_string()]);
-    command.args([
-        "-c",
-        "listen_addresses=127.0.0.1",
-        "-c",
-        "unix_socket_directories=",
-        "-c",
-        "max_connections=300",
-    ]);
-    if options.volatile {
-        command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
-    }
-    command.current_dir("/").stdout(Stdio::from(file)).stderr(Stdio::from(errors));
-    let mut child = command.spawn().map_err(DevstackError::io("postgres"))?;
-    until_ready(&mut child, "postgres", &log, async || answers(port, data).await).await?;
-    Ok(child)
-}
-
-/// Whether the server on this port answers and serves this data folder.
-async fn answers(port: u16, data: &Path) -> bool {
-    let Ok(mut connection) = PgConnection::connect(&url(port, "postgres")).await else { return false };
-    let folder: Result<String, _> =
-        sqlx::query_scalar("SELECT current_setting('data_directory')").fetch_one(&mut connection).await;
-    folder.is_ok_and(|folder| Path::new(&folder) == data)
+/// Postgres writes its pid on the first line of its pid file and its state on the eighth; `pg_ctl` looks there too.
+fn is_ready(pid_file: &std::path::Path, pid: &str) -> bool {
+    let text = fs::read_to_string(pid_file).unwrap_or_default();
+    let mut lines = text.lines();
+    lines.next().map(str::trim) == Some(pid) && lines.nth(6).map(str::trim) == Some("ready")
 }

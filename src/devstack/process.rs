@@ -1,132 +1,209 @@
-//! Starting, watching and stopping a child server.
+//! One child process, with a thread that lives as long as it does.
 
 use std::{
+    fs::{self, File},
     io,
-    net::TcpListener,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
 };
 
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, sleep, timeout},
-};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, waitid};
+use tokio::sync::watch;
 
-/// How long a server may take to start or to stop.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use super::DevstackError;
 
-/// Why a server could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum DevstackError {
-    #[error("{program} is not installed ({hint})")]
-    NotInstalled { program: String, hint: &'static str },
-    #[error("{0} is used by a server that is still running (process {1})")]
-    InUse(String, u32),
-    #[error("{program} did not start: {why}")]
-    NotStarted { program: String, why: String },
-    #[error("{0}: {1}")]
-    Io(String, io::Error),
+/// How much of a server's log an error shows.
+const LOG_TAIL_BYTES: usize = 2_000;
+
+/// A running child. Ends it when dropped.
+#[derive(Debug)]
+pub(super) struct Process {
+    name: String,
+    pid: Pid,
+    child: Arc<Mutex<Child>>,
+    exited: watch::Receiver<Option<ExitStatus>>,
+    log: PathBuf,
+    log_start: u64,
+    on_drop: Signal,
 }
 
-impl DevstackError {
-    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |error| Self::Io(what, error)
+impl Process {
+    /// Starts `command` with its output appended to `log`.
+    ///
+    /// The kernel ties "my parent died" to the *thread* that started the child, and runtimes end their threads when
+    /// they like; so the child's own thread starts it, and waits for it.
+    pub(super) fn spawn(
+        name: &str,
+        mut command: Command,
+        log: &Path,
+        on_drop: Signal,
+    ) -> Result<Self, DevstackError> {
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .and_then(|file| Ok((file.metadata()?.len(), file.try_clone()?, file)));
+        let (log_start, stdout, stderr) = output.map_err(DevstackError::io("opening", log))?;
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0);
+
+        let (started, start) = mpsc::sync_channel(1);
+        let (exit, exited) = watch::channel(None);
+        thread::Builder::new()
+            .name("devstack-child".into())
+            .spawn(move || match command.spawn() {
+                Err(error) => drop(started.send(Err(error))),
+                Ok(child) => {
+                    let pid = Pid::from_child(&child);
+                    let child = Arc::new(Mutex::new(child));
+                    drop(started.send(Ok((pid, Arc::clone(&child)))));
+                    exit.send_replace(wait(pid, &child));
+                }
+            })
+            .map_err(|source| DevstackError::Io { what: "starting a thread".into(), source })?;
+        let (pid, child) = start
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("its thread ended")))
+            .map_err(|source| DevstackError::Io { what: format!("starting {name}"), source })?;
+        Ok(Self { name: name.to_owned(), pid, child, exited, log: log.to_owned(), log_start, on_drop })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Sends a signal; does nothing when the child has ended.
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), DevstackError> {
+        let mut child = lock(&self.child);
+        // Under the lock nobody else can reap the child, so its pid cannot be another's.
+        if matches!(child.try_wait(), Ok(None)) {
+            kill_process(self.pid, signal).map_err(|error| DevstackError::Io {
+                what: format!("signalling {}", self.name),
+                source: error.into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of the child.
+    ///
+    /// # Errors
+    /// When it still runs after `patience`.
+    pub(super) async fn ended(&self, patience: Duration) -> Result<ExitStatus, DevstackError> {
+        let mut exited = self.exited.clone();
+        let end = tokio::time::timeout(patience, exited.wait_for(Option::is_some)).await;
+        match end.map(|status| status.ok().and_then(|status| *status)) {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(self.lost()),
+            Err(_) => Err(self.timed_out("stopped", patience)),
+        }
+    }
+
+    /// Asks `is_ready` again and again until it says so, the child ends or `patience` is over.
+    pub(super) async fn ready(
+        &self,
+        patience: Duration,
+        mut is_ready: impl AsyncFnMut() -> bool,
+    ) -> Result<(), DevstackError> {
+        let until_ready = async {
+            while !is_ready().await {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::select! {
+            ended = self.ended(2 * patience) => Err(self.failed(ended?)),
+            ready = tokio::time::timeout(patience, until_ready) => {
+                ready.map_err(|_| self.timed_out("ready", patience))
+            }
+        }
+    }
+
+    /// Waits for a child that is meant to end by itself, and well.
+    pub(super) async fn finished(&self, patience: Duration) -> Result<(), DevstackError> {
+        let status = self.ended(patience).await?;
+        if status.success() { Ok(()) } else { Err(self.failed(status)) }
+    }
+
+    fn failed(&self, status: ExitStatus) -> DevstackError {
+        DevstackError::Failed { program: self.name.clone(), status, output: self.log_tail() }
+    }
+
+    fn timed_out(&self, state: &'static str, waited: Duration) -> DevstackError {
+        DevstackError::TimedOut { program: self.name.clone(), state, waited, output: self.log_tail() }
+    }
+
+    fn lost(&self) -> DevstackError {
+        let source = io::Error::other("its end was not seen");
+        DevstackError::Io { what: format!("waiting for {}", self.name), source }
+    }
+
+    /// The end of what this run of the child wrote.
+    fn log_tail(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let start = usize::try_from(self.log_start).unwrap_or(usize::MAX).min(log.len());
+        let start = start.max(log.len().saturating_sub(LOG_TAIL_BYTES));
+        String::from_utf8_lossy(&log[start..]).trim().to_owned()
     }
 }
 
-/// A loopback port that was free a moment ago. Another process may take it first: start again then.
-///
-/// # Errors
-/// When no port can be bound at all.
-pub fn free_port() -> Result<u16, DevstackError> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(DevstackError::io("no free port"))?;
-    Ok(listener.local_addr().map_err(DevstackError::io("no free port"))?.port())
-}
-
-/// Finds a program in PATH.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let paths = std::env::var_os("PATH")?;
-    std::env::split_paths(&paths).map(|folder| folder.join(name)).find(|path| path.is_file())
-}
-
-/// Whether this process is root; servers that refuse to run as root then need another user.
-pub fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
-}
-
-/// A command that ends when we do. `as_user` runs it as that system user.
-pub fn owned_command(program: &Path, as_user: Option<&str>) -> Command {
-    let mut command = match find_program("setpriv") {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            if let Some(user) = as_user {
-                let user = [format!("--reuid={user}"), format!("--regid={user}")];
-                command.args(user).args(["--init-groups", "--reset-env"]);
+impl Drop for Process {
+    fn drop(&mut self) {
+        const GRACE: Duration = Duration::from_secs(5);
+        // An error means that there is nobody left to signal, or nothing that we could do about it.
+        let _ = self.signal(self.on_drop);
+        let started = Instant::now();
+        loop {
+            match lock(&self.child).try_wait() {
+                Ok(None) => {}
+                _ => return,
             }
-            command.arg("--pdeathsig=TERM").arg(program);
-            command
+            if started.elapsed() > GRACE {
+                let mut child = lock(&self.child);
+                let _ = child.kill();
+                let _ = child.wait();
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-        None => Command::new(program),
-    };
-    command.process_group(0).stdin(Stdio::null()).kill_on_drop(true);
+    }
+}
+
+/// Waits without reaping first, so that the lock is free until the child has ended.
+fn wait(pid: Pid, child: &Mutex<Child>) -> Option<ExitStatus> {
+    while let Err(rustix::io::Errno::INTR) =
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+    {}
+    lock(child).wait().ok()
+}
+
+fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A command that the kernel ends with `signal` when this process dies, running as `user` if one is given.
+pub(super) fn command(program: &Path, signal_name: &str, user: Option<&str>) -> Command {
+    let Some(setpriv) = find("setpriv") else { return Command::new(program) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", signal_name]);
+    if let Some(user) = user {
+        command.args([
+            &format!("--reuid={user}"),
+            &format!("--regid={user}"),
+            "--init-groups",
+            "--reset-env",
+        ]);
+    }
+    command.arg(program);
     command
 }
 
-/// Runs a helper to its end.
-pub async fn run(mut command: Command, program: &str) -> Result<(), DevstackError> {
-    let output = command.output().await.map_err(DevstackError::io(program))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(DevstackError::NotStarted { program: program.to_owned(), why })
-}
-
-/// Sends a signal by name.
-pub async fn signal(pid: u32, name: &str) {
-    // A process that is gone already is no error.
-    let _ = Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(pid.to_string())
-        .stderr(Stdio::null())
-        .status()
-        .await;
-}
-
-/// Signals a child and waits for its end; kills it when that takes too long.
-pub async fn stop(child: &mut Child, name: &str) {
-    if let Some(pid) = child.id() {
-        signal(pid, name).await;
-        if timeout(PATIENCE, child.wait()).await.is_err() {
-            // Nothing more can be done than to kill it.
-            let _ = child.kill().await;
-        }
-    }
-}
-
-/// Waits until a server answers; an error when it ends before, or does not answer in time.
-pub async fn until_ready(
-    child: &mut Child,
-    program: &str,
-    log: &Path,
-    mut answers: impl AsyncFnMut() -> bool,
-) -> Result<(), DevstackError> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut pause = Duration::from_millis(2);
-    loop {
-        if answers().await {
-            return Ok(());
-        }
-        let ended = child.try_wait().map_err(DevstackError::io(program))?;
-        if ended.is_some() || Instant::now() >= deadline {
-            let log = std::fs::read_to_string(log).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().rev().take(5).collect();
-            let why = lines.into_iter().rev().collect::<Vec<_>>().join("\n");
-            return Err(DevstackError::NotStarted { program: program.to_owned(), why });
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(50));
-    }
+/// A program's path, from `PATH`.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }

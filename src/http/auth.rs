@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn who_is_admitted_where() {
         use Role::{Admin, Gateway, User};
-        let rules: [(&str, fn(Role, bool) -> bool, [bool; 4]); 4] = [
+        type Rule = (&'static str, fn(Role, bool) -> bool, [bool; 4]);
+        let rules: [Rule; 4] = [
             ("hot", Hot::admits, [false, false, true, true]),
             ("read", Read::admits, [true, false, true, true]),
             ("own", Own::admits, [true, false, false, true]),

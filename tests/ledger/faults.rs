@@ -29,8 +29,8 @@ async fn under_load(world: World, fault: impl AsyncFnOnce(&World, &Load)) {
     world.check().await;
 }
 
-fn epochs(world: &World) -> impl Future<Output = Vec<u64>> {
-    async { world.store.partitions().await.unwrap().into_iter().map(|row| row.epoch).collect() }
+async fn epochs(world: &World) -> Vec<u64> {
+    world.store.partitions().await.unwrap().into_iter().map(|row| row.epoch).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,8 +39,7 @@ async fn redis_restarted_cleanly() {
     let before = epochs(&world).await;
     under_load(world, async |world, _| {
         let mut redis = world.redis.lock().await;
-        redis.stop().await;
-        redis.start_again().await.unwrap();
+        redis.restart().await.unwrap();
         // ◆ A new run id always means a new epoch, also when nothing was lost.
         until("every partition has a new epoch", async || {
             epochs(world).await.iter().zip(&before).all(|(now, before)| now > before)
@@ -55,9 +54,9 @@ async fn redis_killed_with_its_last_writes_cut_off() {
     for cut in [200, 5_000, 60_000] {
         under_load(World::start(2).await, async |world, _| {
             let mut redis = world.redis.lock().await;
-            redis.kill().await;
+            redis.kill().await.unwrap();
             cut_tail(redis.aof_dir(), cut);
-            redis.start_again().await.unwrap();
+            redis.restart().await.unwrap();
         })
         .await;
     }
@@ -88,9 +87,9 @@ async fn redis_flushed() {
 async fn postgres_restarted() {
     under_load(World::with_own_postgres(2).await, async |world, load| {
         let mut postgres = world.postgres.as_ref().unwrap().lock().await;
-        postgres.server.kill().await;
+        postgres.kill().await.unwrap();
         load.progress(300).await;
-        postgres.server.start_again().await.unwrap();
+        postgres.restart().await.unwrap();
     })
     .await;
 }
@@ -176,13 +175,13 @@ async fn while_redis_is_away_a_reserve_says_that_nothing_was_held() {
     let user = world.user(100).await;
     world.reserve(user, "before", 10).await.unwrap();
     let mut redis = world.redis.lock().await;
-    redis.stop().await;
+    redis.stop().await.unwrap();
     until("the lane knows", async || {
         let refused = world.reserve(user, "x", 1).await.unwrap_err();
         refused == Refusal::Unavailable { outcome: cota::ledger::Outcome::None }
     })
     .await;
-    redis.start_again().await.unwrap();
+    redis.restart().await.unwrap();
     drop(redis);
     world.all_open().await;
     assert_eq!(world.balance(user).await, (90, 10, 0));

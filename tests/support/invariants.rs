@@ -32,14 +32,13 @@ pub async fn settle_down(world: &World) {
 
 /// Everything that can be checked at rest.
 pub async fn check(world: &World) {
-    let pool = PgPool::connect(&world.database.url()).await.unwrap();
-    let rows = ledger_rows(&pool).await;
+    let pool = world.database.pool();
+    let rows = ledger_rows(pool).await;
     acked_is_booked_once(world, &rows);
     booked_was_asked(world, &rows);
     assert_eq!(world.store.drift().await.unwrap(), [], "3: used is the sum of the ledger");
-    grants_converge(&pool).await;
-    stores_agree(world, &pool).await;
-    pool.close().await;
+    grants_converge(pool).await;
+    stores_agree(world, pool).await;
 }
 
 async fn connection(world: &World) -> MultiplexedConnection {

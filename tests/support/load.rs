@@ -46,7 +46,7 @@ impl Load {
             let name = format!("w{worker}-{n}");
             let amount = (n % 9) as u64;
             world.journal.lock().unwrap().asked.insert((user, id(&name)));
-            let charged = if worker % 3 == 0 {
+            let charged = if worker.is_multiple_of(3) {
                 self.debit(world, worker + n, user, &name, amount).await
             } else {
                 self.reserve_and_settle(world, worker + n, user, &name, amount).await

@@ -8,4 +8,4 @@ pub mod proxy;
 pub mod servers;
 pub mod world;
 
-pub use servers::{TestDatabase, TestRedis, database, redis};
+pub use servers::{TempFolder, TestDatabase, TestPostgres, TestRedis, database, postgres, redis, redis_with};

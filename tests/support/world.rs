@@ -19,10 +19,7 @@ use cota::{
 };
 use tokio::{runtime::Runtime, time::Instant};
 
-use super::{
-    TestDatabase, database, invariants, redis,
-    servers::{TestPostgres, TestRedis, database_on, postgres},
-};
+use super::{TestDatabase, TestPostgres, TestRedis, database, invariants, postgres, redis};
 
 /// Bound of anything a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -121,7 +118,7 @@ impl World {
 
     async fn build(replicas: usize, own: Option<TestPostgres>, change: impl FnOnce(&mut Config)) -> Self {
         let database = match &own {
-            Some(postgres) => database_on(&postgres.server.url("postgres")).await,
+            Some(postgres) => postgres.database().await,
             None => database().await,
         };
         let redis = redis().await;
@@ -280,9 +277,7 @@ impl World {
 
     /// Something done to Postgres behind the service's back.
     pub async fn sql(&self, statement: &'static str) {
-        let pool = self.database.pool().await;
-        sqlx::query(statement).execute(&pool).await.unwrap();
-        pool.close().await;
+        sqlx::query(statement).execute(self.database.pool()).await.unwrap();
     }
 
     /// (available, reserved, used)
