@@ -49,7 +49,7 @@ pub enum AuthError {
     Algorithm,
     #[error("the signature is wrong")]
     Signature,
-    #[error("a claim is missing or has the wrong type")]
+    #[error("a claim or a part of the header is missing or has the wrong type")]
     Claims,
     #[error("it is for another audience or by another issuer")]
     Party,
@@ -173,10 +173,11 @@ fn reason(kind: &ErrorKind) -> AuthError {
         ErrorKind::ExpiredSignature => AuthError::Expired,
         ErrorKind::ImmatureSignature => AuthError::Early,
         ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => AuthError::Party,
-        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::InvalidSubject => {
-            AuthError::Claims
-        }
-        // Base64, UTF-8 and JSON of header or claims; also what a later version of the library may add.
+        ErrorKind::MissingRequiredClaim(_)
+        | ErrorKind::InvalidClaimFormat(_)
+        | ErrorKind::InvalidSubject
+        | ErrorKind::Json(_) => AuthError::Claims,
+        // Not three parts, Base64, UTF-8; also what a later version of the library may add.
         _ => AuthError::Malformed,
     }
 }

@@ -203,7 +203,9 @@ async fn reservation_ids_of_wrong_form_are_refused() {
             assert_problem(&answer, 422, "invalid_reservation_id", &path);
         }
         let empty = harness.call(method, &path("/v1", route, &id, ""), Some(&gateway), "{}").await;
-        assert!(matches!(empty.status.as_u16(), 404 | 405), "{empty:?}");
+        let (status, code) =
+            if route.ends_with("{rid}") { (404, "route_not_found") } else { (422, "invalid_reservation_id") };
+        assert_problem(&empty, status, code, route);
     }
 }
 
