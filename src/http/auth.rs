@@ -159,18 +159,14 @@ mod tests {
     #[test]
     fn who_is_admitted_where() {
         use Role::{Admin, Gateway, User};
-        type Rule = (&'static str, fn(Role, bool) -> bool, [bool; 4]);
-        let rules: [Rule; 4] = [
-            ("hot", Hot::admits, [false, false, true, true]),
-            ("read", Read::admits, [true, false, true, true]),
-            ("own", Own::admits, [true, false, false, true]),
-            ("admin", AdminOnly::admits, [false, false, false, true]),
-        ];
-        for (name, admits, expected) in rules {
-            let found =
-                [admits(User, true), admits(User, false), admits(Gateway, false), admits(Admin, false)];
-            assert_eq!(found, expected, "{name}");
+        fn admitted<R: Rule>() -> [bool; 4] {
+            [(User, true), (User, false), (Gateway, false), (Admin, false)]
+                .map(|(role, own)| R::admits(role, own))
         }
+        assert_eq!(admitted::<Hot>(), [false, false, true, true]);
+        assert_eq!(admitted::<Read>(), [true, false, true, true]);
+        assert_eq!(admitted::<Own>(), [true, false, false, true]);
+        assert_eq!(admitted::<AdminOnly>(), [false, false, false, true]);
     }
 
     #[test]
