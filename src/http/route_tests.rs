@@ -244,6 +244,35 @@ async fn health_needs_no_jwt() {
     assert_eq!((answer.status, answer.body["status"].as_str()), (StatusCode::OK, Some("ok")));
 }
 
+/// The ledger is closed here: what passes every check is a 503 that says what became of it and names the reservation.
+#[tokio::test]
+async fn a_ledger_that_is_away_is_a_503_with_the_reservation_id() {
+    let harness = Harness::new(HttpConfig { request_deadline_ms: 200, ..HttpConfig::default() });
+    let gateway = harness.gateway();
+    let user = format!("/v1/users/{}", UserId::generate());
+    for (call, body, id) in [
+        ("reservations", "{\"tokens\":1,\"id\":\"r-1\"}", Some("r-1")),
+        ("reservations", "{\"tokens\":1}", None),
+        ("reservations/r-1/settle", "{\"tokens\":0}", Some("r-1")),
+        ("reservations/r-1/release", "", Some("r-1")),
+        ("reservations/r-1/extend", "{\"used_tokens\":1}", Some("r-1")),
+        ("debits", "{\"tokens\":1,\"id\":\"d-1\"}", Some("d-1")),
+    ] {
+        let answer = harness.post(&format!("{user}/{call}"), &gateway, body).await;
+        assert_problem(&answer, 503, "ledger_unavailable", call);
+        assert_eq!(answer.headers["retry-after"], "1", "{call}");
+        assert!(matches!(answer.body["outcome"].as_str(), Some("none" | "unknown")), "{answer:?}");
+        let named = answer.body["reservation_id"].as_str().expect("a reservation id");
+        assert!(id.is_none_or(|id| id == named) && !named.is_empty(), "{answer:?}");
+    }
+    let answer = harness.call(&Method::GET, &format!("{user}/tokens"), Some(&gateway), "").await;
+    assert_problem(&answer, 503, "ledger_unavailable", "tokens");
+    let answer = harness.call(&Method::GET, "/readyz", None, "").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.body["not_ready"], serde_json::json!(["postgres", "partitions"]));
+    assert_eq!(answer.body["closed_partitions"], serde_json::json!([0, 1]));
+}
+
 #[tokio::test]
 async fn problems_speak_portuguese_and_repeat_the_request_id() {
     let request = Request::builder()

@@ -14,10 +14,9 @@ use super::{
     router,
 };
 use crate::{
-    config::{AuthConfig, Config, HttpConfig, PostgresConfig, Secret},
+    config::{AuthConfig, Config, HttpConfig, PostgresConfig, RedisConfig, Secret},
     ledger::Ledger,
-    quota::Partitions,
-    quota::UserId,
+    quota::{Partitions, UserId},
     store::Store,
 };
 
@@ -48,15 +47,17 @@ impl Harness {
             hs256_secret: Secret::new("0123456789abcdef0123456789abcdef"),
             ..AuthConfig::default()
         };
-        // Port 1 is nobody's.
-        let postgres = PostgresConfig {
-            url: Secret::new("postgres://cota@127.0.0.1:1/cota"),
-            ..PostgresConfig::default()
+        // Port 1 is nobody's; and without its background tasks the ledger never opens a gate.
+        let config = Config {
+            redis: RedisConfig { url: Secret::new("redis://127.0.0.1:1"), ..RedisConfig::default() },
+            postgres: PostgresConfig {
+                url: Secret::new("postgres://cota@127.0.0.1:1/cota"),
+                ..PostgresConfig::default()
+            },
+            ..Config::default()
         };
-        let store = Store::lazy(&postgres).unwrap();
-        let partitions = Partitions::new(1).unwrap();
-        // Nothing runs behind it: its gates stay closed.
-        let (ledger, _) = Ledger::new(&Config::default(), store.clone(), partitions).unwrap();
+        let store = Store::lazy(&config.postgres).unwrap();
+        let (ledger, _) = Ledger::new(&config, store.clone(), Partitions::new(2).unwrap()).unwrap();
         let api = Api::new(ledger, store, http, Verifier::new(&auth));
         Self { router: router(api), auth }
     }
