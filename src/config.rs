@@ -209,6 +209,16 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, a key is unknown or a value out of range; the text names the key.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let config = Self::read(file)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// As [`Self::load`], unchecked: for a caller that fills in what is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a key is unknown; the text names the key.
+    pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(path) = file {
             if !path.is_file() {
@@ -216,12 +226,10 @@ impl Config {
             }
             figment = figment.merge(Toml::file_exact(path));
         }
-        let config: Self = figment
-            .merge(Env::prefixed("COTA_").split("__"))
-            .extract()
-            .map_err(|e| ConfigError::Parse(Box::new(e)))?;
-        config.check()?;
-        Ok(config)
+        // `COTA_CONFIG` names the file; `COTA_TEST_…` steers the test suite, which runs this program too.
+        let is_key = |key: &figment::value::UncasedStr| key != "config" && !key.starts_with("test_");
+        let environment = Env::prefixed("COTA_").filter(is_key).split("__");
+        figment.merge(environment).extract().map_err(|e| ConfigError::Parse(Box::new(e)))
     }
 
     /// Checks what the types cannot say.

@@ -1,14 +1,5 @@
-//! Parses the arguments, runs one command, and says what went wrong.
+//! The `cota` program: everything is in the library.
 
-use std::process::ExitCode;
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    match cota::cli::run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cota: {error}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> std::process::ExitCode {
+    cota::cli::main()
 }

@@ -160,7 +160,7 @@ async fn postgres_listens_on_loopback_only_and_not_as_root() {
     assert_eq!(query::<String>(&url, "SHOW listen_addresses").await, "127.0.0.1");
     assert_eq!(query::<String>(&url, "SHOW unix_socket_directories").await, "");
     assert_eq!(query::<String>(&url, "SHOW server_encoding").await, "UTF8");
-    assert_eq!(query::<String>(&url, "SHOW lc_collate").await, "C");
+    assert_eq!(query::<String>(&url, "SHOW lc_collate").await, "C.UTF-8");
     let owner = Command::new("ps").args(["-o", "user=", "-p", &postgres.pid().unwrap().to_string()]).output();
     assert_ne!(String::from_utf8(owner.unwrap().stdout).unwrap().trim(), "root");
 }

@@ -1,18 +1,74 @@
-//! `cota check-config`: what is in force, with secrets hidden.
+//! `cota check-config`.
+
+use serde_json::Value;
 
 use super::CliError;
 use crate::config::Config;
 
-const HIDDEN: &str = "[secret]";
+/// Keys of which only the fact that they are set may be shown.
+const SECRETS: [(&str, &str); 3] = [("auth", "hs256_secret"), ("redis", "url"), ("postgres", "url")];
 
-pub fn run(config: &Config) -> Result<(), CliError> {
-    let mut shown = serde_json::to_value(config)?;
-    for key in ["/auth/hs256_secret", "/redis/url", "/postgres/url"] {
-        if let Some(value) = shown.pointer_mut(key) {
-            *value = HIDDEN.into();
+/// Prints the configuration that is in force, as JSON. It has been checked by being loaded.
+pub(super) fn run(config: &Config) -> Result<(), CliError> {
+    println!("{:#}", shown(config)?);
+    Ok(())
+}
+
+/// The configuration without its secrets. Of a URL the place stays, without the user and what else may be private.
+fn shown(config: &Config) -> Result<Value, CliError> {
+    let mut value = serde_json::to_value(config)
+        .map_err(|error| CliError::Io { what: "showing the configuration".into(), source: error.into() })?;
+    for (section, key) in SECRETS {
+        if let Some(Value::String(text)) = value.get_mut(section).and_then(|section| section.get_mut(key)) {
+            *text = if key == "url" { place(text) } else { "[secret]".to_owned() };
         }
     }
-    println!("{}", serde_json::to_string_pretty(&shown)?);
-    println!("the configuration is sound");
-    Ok(())
+    Ok(value)
+}
+
+/// Scheme, host, port and path of a URL; a query may hold a password too. Nothing of one that is not plain enough to
+/// be sure where the private part ends.
+fn place(url: &str) -> String {
+    const HIDDEN: &str = "[secret]";
+    let Some((scheme, rest)) = url.split_once("://") else { return HIDDEN.to_owned() };
+    let before_query = rest.split(['?', '#']).next().unwrap_or_default();
+    match (rest.matches('@').count(), before_query.split_once('@')) {
+        (0, _) => format!("{scheme}://{before_query}"),
+        (1, Some((_, place))) => format!("{scheme}://{HIDDEN}@{place}"),
+        _ => HIDDEN.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let mut config = Config::default();
+        config.auth.hs256_secret = Secret::new("hush-hs256-hush-hs256-hush-hs256");
+        config.redis.url = Secret::new("rediss://me:hush-redis@redis.example:6380/1");
+        let text = shown(&config).unwrap().to_string();
+        assert!(!text.contains("hush"), "{text}");
+        assert!(text.contains("rediss://[secret]@redis.example:6380/1"), "{text}");
+        for url in [
+            "postgres://db.example/cota?password=hush",
+            "postgres://db.example/cota?password=hush@hush",
+            "postgres://cota:hush#hush@db.example/cota",
+            "postgres://cota:hush?hush@db.example/cota",
+            "postgres://cota:hush@hush@db.example/cota",
+            "hush",
+        ] {
+            assert!(!place(url).contains("hush"), "{url}: {}", place(url));
+        }
+    }
+
+    /// A new [`Secret`] in the configuration must get its line in [`SECRETS`].
+    #[test]
+    fn every_secret_is_known() {
+        let source = include_str!("../config.rs");
+        let declared = source.lines().filter(|line| line.trim_end().ends_with(": Secret,")).count();
+        assert_eq!(declared, SECRETS.len());
+    }
 }

@@ -1,4 +1,4 @@
-//! `cota jwt`: a JWT signed with the configured secret.
+//! `cota jwt`.
 
 use clap::{Args, ValueEnum};
 
@@ -6,39 +6,122 @@ use super::CliError;
 use crate::{
     config::Config,
     http::jwt::{Role, mint},
+    quota::UserId,
 };
 
 #[derive(Debug, Args)]
-pub struct JwtOptions {
-    /// What its bearer may do.
+pub(super) struct JwtOptions {
+    /// What its holder may do.
     #[arg(long, value_enum)]
     role: RoleName,
-    /// Its subject: for the role `user` the user's id, else a name for the logs.
-    #[arg(long)]
-    sub: String,
-    /// How long it is good for.
-    #[arg(long, default_value_t = 86_400)]
-    ttl_seconds: u64,
+    /// Whom it speaks for: the user's id for the role `user`, any name for the others (default: the role).
+    #[arg(long, value_name = "ID", required_if_eq("role", "user"))]
+    sub: Option<String>,
+    /// How long it is good for, as in 30s, 15m, 12h or 7d; at most auth.max_lifetime_seconds.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_ttl)]
+    ttl: u64,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum RoleName {
-    User,
+    /// Reserves and settles for any user.
     Gateway,
+    /// Reads what is its own.
+    User,
+    /// What gateways do, and the user base.
     Admin,
 }
 
-impl From<RoleName> for Role {
-    fn from(name: RoleName) -> Self {
-        match name {
-            RoleName::User => Self::User,
-            RoleName::Gateway => Self::Gateway,
-            RoleName::Admin => Self::Admin,
+impl RoleName {
+    fn role(self) -> (Role, &'static str) {
+        match self {
+            Self::Gateway => (Role::Gateway, "gateway"),
+            Self::User => (Role::User, "user"),
+            Self::Admin => (Role::Admin, "admin"),
         }
     }
 }
 
-pub fn run(config: &Config, options: &JwtOptions) -> Result<(), CliError> {
-    println!("{}", mint(&config.auth, &options.sub, options.role.into(), options.ttl_seconds)?);
+/// Prints a JWT, and nothing else, so that it can be used in a command substitution.
+pub(super) fn run(options: &JwtOptions, config: &Config) -> Result<(), CliError> {
+    println!("{}", jwt(options, config)?);
     Ok(())
+}
+
+fn jwt(options: &JwtOptions, config: &Config) -> Result<String, CliError> {
+    let (role, name) = options.role.role();
+    let subject = options.sub.as_deref().unwrap_or(name);
+    if role == Role::User && subject.parse::<UserId>().is_err() {
+        return Err(CliError::Usage("--sub of a user is its id, a UUID in its hyphenated form"));
+    }
+    Ok(mint(&config.auth, subject, role, options.ttl)?)
+}
+
+/// Seconds of a time such as `90`, `90s`, `15m`, `12h` or `7d`.
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no time: write 30s, 15m, 12h or 7d");
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds = match &text[number.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(seconds)).filter(|n| *n > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Secret, http::jwt::Verifier};
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        config.auth.hs256_secret = Secret::new("a secret of more than thirty-two bytes");
+        config
+    }
+
+    #[test]
+    fn times() {
+        for (text, seconds) in [("90", 90), ("1s", 1), ("15m", 900), ("12h", 43_200), ("30d", 2_592_000)] {
+            assert_eq!(parse_ttl(text), Ok(seconds));
+        }
+        for bad in ["", "0", "0d", "s", "-1s", "+1s", "1.5h", "1w", "1 h", "1hh", "99999999999999999d", "é"]
+        {
+            assert!(parse_ttl(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_it_makes_the_service_takes() {
+        let config = config();
+        let user = UserId::generate().to_string();
+        for (role, sub, subject) in [
+            (RoleName::Gateway, None, "gateway"),
+            (RoleName::Admin, Some("eve"), "eve"),
+            (RoleName::User, Some(user.as_str()), user.as_str()),
+        ] {
+            let options = JwtOptions { role, sub: sub.map(str::to_owned), ttl: 60 };
+            let principal = Verifier::new(&config.auth).verify(&jwt(&options, &config).unwrap()).unwrap();
+            assert_eq!((principal.role, &*principal.subject), (role.role().0, subject));
+        }
+    }
+
+    #[test]
+    fn what_the_service_would_not_take_is_refused() {
+        let config = config();
+        let options = |role, sub: &str, ttl| JwtOptions { role, sub: Some(sub.to_owned()), ttl };
+        let too_long = config.auth.max_lifetime_seconds + 1;
+        for bad in [
+            options(RoleName::User, "not-a-uuid", 60),
+            options(RoleName::Gateway, "", 60),
+            options(RoleName::Gateway, "g", too_long),
+        ] {
+            assert!(jwt(&bad, &config).is_err(), "{bad:?}");
+        }
+    }
 }

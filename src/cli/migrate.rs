@@ -1,18 +1,38 @@
-//! `cota migrate`: the schema, up to this version.
+//! `cota migrate`.
+
+use std::time::{Duration, Instant};
 
 use super::CliError;
-use crate::{config::Config, quota::Partitions, store::Store};
+use crate::{config::Config, store::Store};
 
-pub async fn run(config: &Config) -> Result<(), CliError> {
-    println!("connecting to Postgres …");
+/// How often a long migration says that it still runs.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Brings the schema up to date. Two at once wait for each other.
+pub(super) async fn run(config: &Config) -> Result<(), CliError> {
+    eprintln!("Connecting to Postgres …");
     let store = Store::connect(&config.postgres).await?;
-    println!("migrating …");
-    let applied = store.migrate().await?;
-    let wanted = Partitions::new(config.ledger.partitions);
-    if let Some(wanted) = wanted {
-        let partitions = store.ensure_partitions(wanted).await?;
-        println!("{applied} migrations applied, {} partitions", partitions.count());
-    }
+    let applied = with_progress(&store).await;
     store.close().await;
+    match applied? {
+        0 => println!("The schema is up to date."),
+        1 => println!("Applied 1 migration."),
+        n => println!("Applied {n} migrations."),
+    }
     Ok(())
+}
+
+async fn with_progress(store: &Store) -> Result<usize, CliError> {
+    eprintln!("Applying migrations …");
+    let started = Instant::now();
+    let mut ticks = tokio::time::interval(PROGRESS);
+    ticks.tick().await;
+    let migration = store.migrate();
+    tokio::pin!(migration);
+    loop {
+        tokio::select! {
+            applied = &mut migration => return Ok(applied?),
+            _ = ticks.tick() => eprintln!("… still running after {} s", started.elapsed().as_secs()),
+        }
+    }
 }

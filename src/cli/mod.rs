@@ -1,4 +1,6 @@
-//! The commands, one file each.
+//! The commands: what `cota` does when it is called.
+//!
+//! Answers for programs and people go to standard output; progress, logs and errors to standard error.
 
 mod check_config;
 mod dev;
@@ -7,7 +9,10 @@ mod migrate;
 mod serve;
 mod shutdown;
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -19,12 +24,12 @@ use crate::{
     store::StoreError,
 };
 
-/// Per-user LLM-token quotas for high-traffic gateways.
+/// Per-user LLM-token quotas for high-traffic gateways: reserve before the call, settle after it.
 #[derive(Debug, Parser)]
-#[command(name = "cota", version, about, disable_help_subcommand = true)]
-pub struct Cli {
-    /// Configuration file; the environment (COTA_HTTP__LISTEN=…) comes on top.
-    #[arg(long, short, global = true, env = "COTA_CONFIG")]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    /// TOML file with the configuration; what `COTA_<SECTION>__<KEY>` in the environment says goes first.
+    #[arg(long, short, global = true, value_name = "FILE", env = "COTA_CONFIG")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -34,22 +39,23 @@ pub struct Cli {
 enum Command {
     /// Run the service.
     Serve,
-    /// Run the service with a private Redis and Postgres, a demo user and JWTs; nothing to configure.
-    Dev(dev::DevOptions),
-    /// Bring the database's schema up to this version.
+    /// Run everything on this machine: a private Redis and Postgres, a demo user, and JWTs to try it with.
+    Dev(Box<dev::DevOptions>),
+    /// Bring the database schema up to date.
     Migrate,
-    /// Make a JWT with the configured secret, for development.
+    /// Make a JWT that this configuration takes.
     Jwt(jwt::JwtOptions),
-    /// Read the configuration, check it, and print what is in force, without its secrets.
+    /// Read and check the configuration, and show it with its secrets hidden.
     CheckConfig,
 }
 
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CliError {
+enum CliError {
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
-    #[error("configuration: {0}")]
-    Log(String),
+    #[error("{0}")]
+    Logging(String),
     #[error(transparent)]
     App(#[from] AppError),
     #[error(transparent)]
@@ -57,30 +63,51 @@ pub enum CliError {
     #[error(transparent)]
     Devstack(#[from] DevstackError),
     #[error(transparent)]
-    Mint(#[from] MintError),
-    #[error("{0}: {1}")]
-    File(String, std::io::Error),
+    Jwt(#[from] MintError),
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
     #[error("{0}")]
-    Dev(String),
-    #[error("cannot print the configuration: {0}")]
-    Print(#[from] serde_json::Error),
+    Usage(&'static str),
+    #[error("`cota dev` runs in {folder} already{details}")]
+    AlreadyRunning { folder: PathBuf, details: String },
+    #[error("the service was not ready after {0} s; {1} tells more")]
+    NotReady(u64, PathBuf),
 }
 
-/// Parses the arguments and runs the command.
-///
-/// # Errors
-/// What the command met; the text is for the person at the terminal.
-pub async fn run() -> Result<(), CliError> {
-    let Cli { config, command } = Cli::parse();
-    if let Command::Dev(options) = command {
-        return dev::run(options).await;
+impl CliError {
+    /// For `map_err`: what was being done to which path.
+    fn io(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let what = format!("{what} {}", path.display());
+        move |source| Self::Io { what, source }
     }
-    let config = Config::load(config.as_deref())?;
-    match command {
-        Command::Serve => serve::run(config).await,
-        Command::Migrate => migrate::run(&config).await,
-        Command::Jwt(options) => jwt::run(&config, &options),
-        Command::CheckConfig => check_config::run(&config),
-        Command::Dev(_) => Ok(()),
+}
+
+/// Parses the arguments and runs the command. Errors are one line on standard error and exit status 1.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cota: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cota: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CliError> {
+    let file = cli.config.as_deref();
+    match cli.command {
+        Command::Serve => serve::run(Config::load(file)?).await,
+        Command::Dev(options) => dev::run(&options, Config::read(file)?).await,
+        Command::Migrate => migrate::run(&Config::load(file)?).await,
+        Command::Jwt(options) => jwt::run(&options, &Config::load(file)?),
+        Command::CheckConfig => check_config::run(&Config::load(file)?),
     }
 }

@@ -1,24 +1,27 @@
-//! When to end: on SIGTERM or SIGINT.
+//! When the operator wants us to stop.
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
-/// Done once either signal has come.
-pub async fn requested() {
-    tokio::select! {
-        () = one(SignalKind::terminate()) => {}
-        () = one(SignalKind::interrupt()) => {}
-    }
-}
+use super::CliError;
 
-async fn one(kind: SignalKind) {
-    match signal(kind) {
-        Ok(mut signals) => {
-            signals.recv().await;
+/// A token that is cancelled by Ctrl-C (SIGINT) or SIGTERM, from now on. The task behind it ends with the runtime at
+/// the latest.
+///
+/// # Errors
+/// When the process may not handle signals.
+pub(super) fn requested() -> Result<CancellationToken, CliError> {
+    let listen =
+        |kind| signal(kind).map_err(|source| CliError::Io { what: "listening for signals".into(), source });
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        Err(error) => {
-            // Without a handler the signal keeps its default: it ends the process, only less gently.
-            tracing::error!(%error, "no handler for a signal");
-            std::future::pending::<()>().await;
-        }
-    }
+        cancelled.cancel();
+    });
+    Ok(token)
 }

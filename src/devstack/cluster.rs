@@ -70,7 +70,7 @@ impl Cluster {
         owner: Option<(u32, u32)>,
     ) -> Result<(), DevstackError> {
         let mut command = self.command("initdb", "TERM");
-        command.args(["--username", ROLE, "--encoding=UTF8", "--locale=C", "--no-sync"]);
+        command.args(["--username", ROLE, "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
         let password_file = self.data.with_extension("password");
         match password {
             None => {
