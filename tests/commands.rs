@@ -1,0 +1,221 @@
+//! The program as people start it: `cota dev` through its whole life, `cota migrate`, `cota jwt`.
+
+mod support;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use cota::{
+    config::{AuthConfig, Secret},
+    http::jwt::{Role, Verifier},
+};
+use serde_json::Value;
+use support::servers::TempFolder;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const SECRET: &str = "a secret of more than thirty-two bytes";
+
+fn cota() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cota"));
+    // Nothing of the developer's own configuration.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("COTA_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8([&*output.stdout, &*output.stderr].concat()).unwrap()
+}
+
+fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = get() {
+            return value;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A `cota dev` that runs.
+struct Dev {
+    child: Child,
+    facts: Value,
+}
+
+impl Dev {
+    fn start(folder: &Path) -> Self {
+        let output = fs::File::create(folder.join("out.txt")).unwrap();
+        let mut child = Self::command(folder).stdout(output).spawn().unwrap();
+        let facts = wait_for("dev.json", || {
+            assert!(child.try_wait().unwrap().is_none(), "cota dev ended");
+            serde_json::from_slice(&fs::read(folder.join("data/dev.json")).ok()?).ok()
+        });
+        Self { child, facts }
+    }
+
+    fn command(folder: &Path) -> Command {
+        let mut command = cota();
+        command.args(["dev", "--http-port", "0", "--metrics-port", "0", "--data"]).arg(folder.join("data"));
+        command
+    }
+
+    fn fact(&self, name: &str) -> &str {
+        self.facts[name].as_str().unwrap()
+    }
+
+    /// Sends a signal and waits; says how it ended.
+    fn end(mut self, signal: &str) -> bool {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+
+    /// What the printed lines say when pasted into a shell.
+    fn paste_lines(folder: &Path) -> Vec<Value> {
+        let lines = wait_for("the printed lines", || {
+            let out = fs::read_to_string(folder.join("out.txt")).ok()?;
+            let lines: Vec<String> =
+                out.lines().filter(|l| l.starts_with("curl ")).map(str::to_owned).collect();
+            (lines.len() == 3 && out.contains("Ctrl-C")).then_some(lines)
+        });
+        let paste = |line: String| Command::new("sh").args(["-c", &line]).output().unwrap().stdout;
+        lines.into_iter().map(|line| serde_json::from_slice(&paste(line)).unwrap()).collect()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_free(url: &str) -> bool {
+    let host = url.split("://").nth(1).unwrap().rsplit('@').next().unwrap().split('/').next().unwrap();
+    std::net::TcpStream::connect(host).is_err()
+}
+
+fn used(answer: &Value) -> u64 {
+    answer["balance"]["used"].as_u64().unwrap()
+}
+
+/// One life after the other, since each takes some seconds: works as printed, refuses a second, stops in order,
+/// finds its data, survives its own murder.
+#[test]
+fn dev_lives_and_its_data_outlives_it() {
+    let folder = TempFolder::new();
+    let dev = Dev::start(&folder);
+    let mode = fs::metadata(folder.join("data/dev.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(dev.facts["pid"], dev.child.id());
+    let answers = Dev::paste_lines(&folder);
+    assert_eq!(answers[0]["reservation"]["state"], "pending", "{answers:?}");
+    assert_eq!(answers[0]["balance"]["total"], 100_000);
+    assert_eq!(answers[1]["balance"]["reserved"], 0);
+    let spent = used(&answers[1]);
+    assert!(spent > 0 && used(&answers[2]) == spent, "{answers:?}");
+
+    let second = Dev::command(&folder).output().unwrap();
+    let said = text(&second);
+    assert!(!second.status.success() && said.contains("already"), "{said}");
+    assert!(said.contains(dev.fact("url")) && said.contains(&dev.child.id().to_string()), "{said}");
+
+    let urls = ["url", "metrics_url", "redis_url", "postgres_url"].map(|name| dev.fact(name).to_owned());
+    let user = dev.fact("user_id").to_owned();
+    assert!(dev.end("-TERM"));
+    assert!(!folder.join("data/dev.json").exists());
+    assert!(urls.iter().all(|url| is_free(url)), "{urls:?}");
+
+    let dev = Dev::start(&folder);
+    assert_eq!(dev.fact("user_id"), user);
+    let answers = Dev::paste_lines(&folder);
+    assert_eq!(answers[0]["balance"]["total"], 100_000, "granted once");
+    assert_eq!(used(&answers[2]), 2 * spent);
+    assert!(!dev.end("-KILL"));
+    assert!(folder.join("data/dev.json").exists());
+
+    fs::remove_file(folder.join("data/dev.json")).unwrap();
+    let dev = Dev::start(&folder);
+    assert_eq!(used(&Dev::paste_lines(&folder)[2]), 3 * spent);
+    assert!(dev.end("-INT"));
+}
+
+#[test]
+fn dev_that_is_stopped_while_it_starts_leaves_nothing_running() {
+    let folder = TempFolder::new();
+    let mut child = Dev::command(&folder).stdout(Stdio::null()).spawn().unwrap();
+    // Redis is there, Postgres is still being made.
+    let pid = wait_for("the pid of Redis", || {
+        fs::read_to_string(folder.join("data/redis/redis.pid")).ok().filter(|pid| pid.ends_with('\n'))
+    });
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    wait_for("the end of Redis", || (!Path::new("/proc").join(pid.trim()).exists()).then_some(()));
+    assert!(!folder.join("data/dev.json").exists());
+}
+
+#[tokio::test]
+async fn migrate_brings_an_empty_database_up_to_date_and_repeats() {
+    let database = support::database().await;
+    sqlx::query("DROP SCHEMA public CASCADE").execute(database.pool()).await.unwrap();
+    sqlx::query("CREATE SCHEMA public").execute(database.pool()).await.unwrap();
+    let migrate = || {
+        let mut command = cota();
+        command
+            .arg("migrate")
+            .env("COTA_POSTGRES__URL", database.url())
+            .env("COTA_AUTH__HS256_SECRET", SECRET);
+        command.output().unwrap()
+    };
+    let first = migrate();
+    assert!(first.status.success() && text(&first).contains("Applied"), "{}", text(&first));
+    let users: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM user_accounts").fetch_one(database.pool()).await.unwrap();
+    assert_eq!(users, 0);
+    let again = migrate();
+    assert!(again.status.success() && text(&again).contains("up to date"), "{}", text(&again));
+}
+
+#[test]
+fn migrate_without_postgres_says_so_and_fails() {
+    let output = cota()
+        .arg("migrate")
+        .env("COTA_POSTGRES__URL", "postgres://cota:hush@127.0.0.1:1/cota")
+        .env("COTA_AUTH__HS256_SECRET", SECRET)
+        .output()
+        .unwrap();
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains("Postgres") && !said.contains("hush"), "{said}");
+}
+
+#[test]
+fn jwt_prints_one_that_the_service_takes() {
+    let jwt = |arguments: &[&str]| {
+        cota().arg("jwt").args(arguments).env("COTA_AUTH__HS256_SECRET", SECRET).output().unwrap()
+    };
+    let auth = AuthConfig { hs256_secret: Secret::new(SECRET), ..AuthConfig::default() };
+    let output = jwt(&["--role", "gateway", "--sub", "gw-1", "--ttl", "30d"]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let principal = Verifier::new(&auth).verify(printed.trim()).unwrap();
+    assert_eq!((principal.role, &*principal.subject), (Role::Gateway, "gw-1"));
+    for wrong in [
+        &["--role", "user"][..],
+        &["--role", "user", "--sub", "someone"],
+        &["--role", "root"],
+        &["--role", "admin", "--ttl", "32d"],
+        &["--role", "admin", "--ttl", "soon"],
+    ] {
+        let output = jwt(wrong);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{wrong:?}");
+    }
+}
