@@ -1,6 +1,6 @@
 //! State-machine property test: random batches, clocks and faults against the model, on a real Redis.
 //!
-//! A failing case is printed, shrunk, and kept in `property.proptest-regressions`. `COTA_PROPERTY_CASES` runs more.
+//! A failing case is printed, shrunk, and kept in `property.proptest-regressions`. `COTA_TEST_PROPERTY_CASES` runs more.
 
 mod model;
 mod support;
@@ -406,7 +406,7 @@ fn redis_agrees_with_the_model() {
     let partition = runtime.block_on(Partition::connect(&redis.url()));
     let (connection, keys) = (partition.redis, partition.keys);
     let cases =
-        std::env::var("COTA_PROPERTY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_CASES);
+        std::env::var("COTA_TEST_PROPERTY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_CASES);
     let persistence = FileFailurePersistence::WithSource("proptest-regressions");
     let config = Config { cases, failure_persistence: Some(Box::new(persistence)), ..Config::default() };
     let mut runner = TestRunner::new(config);

@@ -1,0 +1,8 @@
+//! The real binary, as it runs in production: replicas as processes, gateways over HTTP, signals from outside.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod gateway;
+mod losses;
+mod replica;
