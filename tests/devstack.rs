@@ -20,7 +20,7 @@ fn command(redis: &RedisServer, line: &str) -> String {
     write!(stream, "{line}\r\nQUIT\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    answer.trim_end_matches("+OK\r\n").trim_end().to_owned()
+    answer.strip_suffix("\r\n+OK\r\n").unwrap().to_owned()
 }
 
 async fn query<T>(url: &str, sql: &'static str) -> T
