@@ -133,9 +133,12 @@ impl Calls {
 
     async fn next(&self, shard: &Shard, attempt: &mut Attempt, verdict: Verdict) -> Next {
         match verdict {
-            Verdict::Answered { answer, pass, now_ms } => {
-                self.resolve(shard, attempt, answer, pass, now_ms).await
-            }
+            Verdict::Answered { answer, pass, now_ms } => match answer.status {
+                // Boxed: every request's future would be as large as these rare ones, and is moved about.
+                Status::Cold | Status::Stale => Box::pin(self.resolve(shard, attempt, &answer, &pass)).await,
+                Status::Denied if answer.due => Box::pin(self.resolve(shard, attempt, &answer, &pass)).await,
+                _ => Next::Done(Definite { answer, pass, now_ms }),
+            },
             Verdict::Unknown => {
                 attempt.unknown = true;
                 sleep(RETRY_PAUSE).await;
@@ -156,20 +159,13 @@ impl Calls {
         }
     }
 
-    async fn resolve(
-        &self,
-        shard: &Shard,
-        attempt: &mut Attempt,
-        answer: Answer,
-        pass: Pass,
-        now_ms: u64,
-    ) -> Next {
+    /// Does what an answer that is none yet asks for.
+    async fn resolve(&self, shard: &Shard, attempt: &mut Attempt, answer: &Answer, pass: &Pass) -> Next {
         let deadline = attempt.deadline;
         let resolved = match answer.status {
             Status::Cold => {
                 let since = *attempt.cold_since.get_or_insert_with(Instant::now);
-                match timeout_at(deadline, self.loader.load(shard, &pass, attempt.operation.user, since))
-                    .await
+                match timeout_at(deadline, self.loader.load(shard, pass, attempt.operation.user, since)).await
                 {
                     Ok(Loading::UnknownUser) => return Next::Refuse(Refusal::UserNotFound),
                     Ok(Loading::Loaded) => true,
@@ -187,8 +183,7 @@ impl Calls {
                     Ok(None) | Err(_) => false,
                 }
             }
-            Status::Denied if answer.due => timeout_at(deadline, sweeper::sweep(self, shard)).await.is_ok(),
-            _ => return Next::Done(Definite { answer, pass, now_ms }),
+            _ => timeout_at(deadline, sweeper::sweep(self, shard)).await.is_ok(),
         };
         if !resolved {
             sleep(RETRY_PAUSE).await;

@@ -32,6 +32,9 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 /// A replica that was not seen for this long is not waited for.
 pub const LIVE_WITHIN: Duration = Duration::from_millis(2_000);
 
+/// A replica that was not seen for this long will not come back; one that does registers anew.
+const DEAD_AFTER: Duration = Duration::from_secs(600);
+
 /// Ring entries of one SQL transaction.
 const RING_PAGE: usize = 2_000;
 
@@ -69,9 +72,7 @@ impl Keeper {
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             if Instant::now() >= next_heartbeat {
                 next_heartbeat = Instant::now() + HEARTBEAT;
-                if let Err(error) = self.store.heartbeat(self.replica).await {
-                    tracing::warn!(%error, "no heartbeat");
-                }
+                self.heartbeat().await;
             }
             self.check_server().await;
             match self.store.partitions().await {
@@ -82,6 +83,17 @@ impl Keeper {
         }
         if let Err(error) = self.store.retire_replica(self.replica).await {
             tracing::warn!(%error, "this replica could not be taken off the list");
+        }
+    }
+
+    /// Says that this replica lives, and takes those off the list that died without a word.
+    async fn heartbeat(&self) {
+        let beat = async {
+            self.store.heartbeat(self.replica).await?;
+            self.store.remove_dead_replicas(DEAD_AFTER).await
+        };
+        if let Err(error) = beat.await {
+            tracing::warn!(%error, "no heartbeat");
         }
     }
 

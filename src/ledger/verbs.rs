@@ -69,7 +69,7 @@ impl Ledger {
                     return Err(Refusal::ReservationNotFound);
                 }
                 Status::Unknown => {
-                    if let Some(receipt) = self.settle_unknown(&mut op, definite).await? {
+                    if let Some(receipt) = Box::pin(self.settle_unknown(&mut op, definite)).await? {
                         return Ok(receipt);
                     }
                 }
@@ -136,7 +136,7 @@ impl Ledger {
             let definite = self.calls.run(op.clone(), deadline).await?;
             match definite.answer.status {
                 Status::Ok | Status::Replay => return held(&op, definite),
-                Status::Unknown => match self.find(&op, &definite).await? {
+                Status::Unknown => match Box::pin(self.find(&op, &definite)).await? {
                     Found::Charged { .. } => return Err(Refusal::Finished { state: State::Settled }),
                     Found::Expired { .. } => return Err(Refusal::Finished { state: State::Expired }),
                     Found::Nothing => return Err(Refusal::ReservationNotFound),
