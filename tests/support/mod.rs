@@ -6,6 +6,7 @@ pub mod load;
 pub mod partition;
 pub mod proxy;
 pub mod servers;
+pub mod service;
 pub mod world;
 
 pub use servers::{TempFolder, TestDatabase, TestPostgres, TestRedis, database, postgres, redis, redis_with};

@@ -1,0 +1,15 @@
+//! The API through real sockets, against the whole service over both real stores; a file per resource. The invariants
+//! are asserted after every test that moves tokens. Numbers like "case 101" are those of the field reports the tests
+//! were distilled from.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod credits;
+mod debits;
+mod health;
+mod metrics;
+mod reservations;
+mod tokens;
+mod users;

@@ -1,0 +1,289 @@
+//! The whole service behind its own sockets, over real stores, as `cota serve` runs it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::{net::SocketAddr, time::Duration};
+
+use cota::{
+    app::{self, Addresses, AppError},
+    config::{Config, Secret},
+    http::jwt::{self, Role},
+    quota::{ReservationId, UserId},
+};
+use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
+use serde_json::{Value, json};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::{
+    invariants,
+    world::{World, until},
+};
+
+/// Where a refusal for want of tokens sends people.
+pub const TOP_UP_URL: &str = "https://example.com/top-up";
+
+/// A service that runs until [`Service::finish`].
+pub struct Service {
+    /// Both stores and what was asked of them; it has no replica but this service.
+    pub world: World,
+    pub http: SocketAddr,
+    pub metrics: SocketAddr,
+    client: Client,
+    gateway: String,
+    admin: String,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<Result<(), AppError>>,
+}
+
+/// An answer, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// `null` when it was no JSON.
+    pub body: Value,
+    pub text: String,
+}
+
+impl Answer {
+    pub async fn read(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        Self { status, headers, body: serde_json::from_str(&text).unwrap_or_default(), text }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub fn replayed(&self) -> bool {
+        self.header("idempotent-replayed").is_some_and(|value| value == "true")
+    }
+
+    /// The body of an answer with this status.
+    #[track_caller]
+    pub fn is(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        if status < 400 {
+            assert_eq!(self.header("content-type"), Some("application/json"));
+            assert_eq!(self.header("x-content-type-options"), Some("nosniff"));
+            assert_eq!(self.header("cache-control"), Some("no-store"));
+        }
+        self.body
+    }
+
+    /// The body of a problem with this status and code, its form checked.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str) -> Value {
+        assert_eq!((self.status, &self.body["code"]), (status, &json!(code)), "{}", self.text);
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{code}");
+        assert_eq!(self.header("retry-after").is_some(), status == 503, "{code}");
+        assert_eq!(self.body["status"], status);
+        assert_eq!(self.body["type"], format!("urn:cota:problem:{code}"));
+        assert!(self.body["title"].is_string() && self.body["detail"].is_string(), "{}", self.text);
+        self.body
+    }
+}
+
+impl Service {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::serve(World::with(0, |config| configure(config, change)).await).await
+    }
+
+    /// With a Postgres of its own, which may be stopped.
+    pub async fn with_own_postgres() -> Self {
+        let mut world = World::with_own_postgres(0).await;
+        configure(&mut world.config, |_| {});
+        Self::serve(world).await
+    }
+
+    async fn serve(world: World) -> Self {
+        let config = world.config.clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (started, addresses) = oneshot::channel();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let running = tokio::spawn(app::run(config.clone(), shutdown, started));
+        let Addresses { http, metrics } = addresses.await.unwrap();
+        let mint = |role| jwt::mint(&config.auth, "test", role, 3_600).unwrap();
+        let service = Self {
+            http,
+            metrics,
+            // Below every timeout of the server, so that no request meets a connection that is just being closed.
+            client: Client::builder().pool_idle_timeout(Duration::from_millis(100)).build().unwrap(),
+            gateway: mint(Role::Gateway),
+            admin: mint(Role::Admin),
+            world,
+            stop,
+            running,
+        };
+        service.is_ready().await;
+        service
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn is_ready(&self) {
+        until("the service is ready", async || {
+            let url = format!("http://{}/readyz", self.http);
+            match self.client.get(url).send().await {
+                Ok(response) => Answer::read(response).await.body["status"] == "ready",
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+
+    pub fn gateway_jwt(&self) -> &str {
+        &self.gateway
+    }
+
+    pub fn admin_jwt(&self) -> &str {
+        &self.admin
+    }
+
+    /// A JWT of this user.
+    pub fn user_jwt(&self, user: UserId) -> String {
+        jwt::mint(&self.world.config.auth, &user.to_string(), Role::User, 3_600).unwrap()
+    }
+
+    /// A user with so many tokens, as an operator would make one.
+    pub async fn user(&self, total: u64) -> UserId {
+        let id = UserId::generate();
+        let new = json!({"id": id.to_string(), "email": format!("{id}@cota.test")});
+        self.admin_post("/v1/users", &new).await.is(201);
+        if total > 0 {
+            self.credit(id, total, "start").await.is(201);
+        }
+        id
+    }
+
+    pub async fn credit(&self, user: UserId, tokens: u64, key: &str) -> Answer {
+        let credit = self.request(Method::POST, &format!("/v1/users/{user}/credits"), &self.admin);
+        send(credit.header("idempotency-key", key).json(&json!({"tokens": tokens}))).await
+    }
+
+    /// A request with this JWT, to be completed and sent by [`Service::send`].
+    pub fn request(&self, method: Method, path: &str, jwt: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.http)).bearer_auth(jwt)
+    }
+
+    /// Without a JWT.
+    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.http))
+    }
+
+    /// As a gateway.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path, &self.gateway).json(body)).await
+    }
+
+    /// As a gateway.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.get_as(path, &self.gateway).await
+    }
+
+    pub async fn get_as(&self, path: &str, jwt: &str) -> Answer {
+        send(self.request(Method::GET, path, jwt)).await
+    }
+
+    pub async fn admin_post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path, &self.admin).json(body)).await
+    }
+
+    pub async fn reserve(&self, user: UserId, id: &str, tokens: u64) -> Answer {
+        self.post(&format!("/v1/users/{user}/reservations"), &json!({"id": id, "tokens": tokens})).await
+    }
+
+    /// Reserve's path and its verbs: `""`, `"/settle"`, `"/release"`, `"/extend"`.
+    pub fn reservation(&self, user: UserId, id: &str, verb: &str) -> String {
+        format!("/v1/users/{user}/reservations/{id}{verb}")
+    }
+
+    pub async fn settle(&self, user: UserId, id: &str, tokens: u64) -> Answer {
+        self.post(&self.reservation(user, id, "/settle"), &json!({"tokens": tokens})).await
+    }
+
+    /// The live balance.
+    pub async fn balance(&self, user: UserId) -> Value {
+        self.get(&format!("/v1/users/{user}/tokens")).await.is(200)["balance"].take()
+    }
+
+    /// Sends it, and remembers what was asked and acked for the invariants.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let path = request.url().path().to_owned();
+        let sent: Value =
+            request.body().and_then(|body| serde_json::from_slice(body.as_bytes()?).ok()).unwrap_or_default();
+        let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
+        let id = sent["id"].as_str().or(key).map(str::to_owned);
+        let answer = Answer::read(client.execute(request).await.unwrap()).await;
+        self.note(&path, id.as_deref(), &answer);
+        answer
+    }
+
+    /// The next call is noted before its answer, since it may have none.
+    pub fn asked(&self, user: UserId, id: &str) {
+        let id = ReservationId::new(id).unwrap();
+        self.world.journal.lock().unwrap().asked.insert((user, id));
+    }
+
+    fn note(&self, path: &str, sent: Option<&str>, answer: &Answer) {
+        if answer.status >= 300 {
+            return;
+        }
+        let parts: Vec<&str> = path.split('/').collect();
+        let Some(user) = parts.get(3).and_then(|id| id.parse::<UserId>().ok()) else { return };
+        let reserved = answer.body["reservation"]["id"].as_str();
+        let id = reserved.or_else(|| parts.get(5).copied()).or(sent);
+        let Some(id) = id.and_then(|id| ReservationId::new(id).ok()) else { return };
+        let mut journal = self.world.journal.lock().unwrap();
+        journal.asked.insert((user, id.clone()));
+        if let Some(tokens) = answer.body["transaction"]["tokens"].as_u64() {
+            journal.acked.insert((user, id), tokens);
+        }
+    }
+
+    /// The text of `/metrics`.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.metrics);
+        self.client.get(url).send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
+    }
+
+    /// Waits until both stores agree, holds them against the invariants, and stops the service in order.
+    pub async fn finish(self) {
+        self.world.check().await;
+        let world = self.stop().await;
+        invariants::check(&world).await;
+    }
+
+    /// Stops it as SIGTERM does; the stores stay.
+    pub async fn stop(self) -> World {
+        self.stop.send(()).unwrap();
+        self.running.await.unwrap().unwrap();
+        self.world
+    }
+
+    /// The parts, for a test that goes on while the service drains: stop it by the sender, await the handle.
+    pub fn into_parts(self) -> (World, oneshot::Sender<()>, JoinHandle<Result<(), AppError>>) {
+        (self.world, self.stop, self.running)
+    }
+}
+
+/// Sends it without a note: for reads, and for calls that name no reservation.
+pub async fn send(request: RequestBuilder) -> Answer {
+    Answer::read(request.send().await.unwrap()).await
+}
+
+fn configure(config: &mut Config, change: impl FnOnce(&mut Config)) {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.http.listen = any_port;
+    config.http.metrics_listen = any_port;
+    config.http.top_up_url = Some(TOP_UP_URL.into());
+    config.auth.hs256_secret = Secret::new("a secret of the tests, of more than 32 bytes");
+    change(config);
+}
