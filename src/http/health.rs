@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{Api, views::json};
-use crate::store::Store;
+use crate::{ledger::Ledger, store::Store};
 
 #[derive(Serialize)]
 struct Alive {
@@ -28,31 +28,42 @@ pub async fn alive() -> Response {
     json(StatusCode::OK, &Alive { status: "ok" })
 }
 
-/// Whether Postgres answers, asked at most once per [`FRESH`] however many probes come.
+/// Whether the stores answer, asked at most once per [`FRESH`] however many probes come.
 pub struct Readiness {
+    ledger: Ledger,
     store: Store,
-    last: Mutex<Option<(Instant, bool)>>,
+    last: Mutex<Option<(Instant, Answers)>>,
 }
 
-/// How long an answer about Postgres is good for.
+/// Which stores answer.
+#[derive(Clone, Copy)]
+struct Answers {
+    redis: bool,
+    postgres: bool,
+}
+
+/// How long what is known of the stores is good for.
 const FRESH: Duration = Duration::from_millis(500);
-/// A Postgres that takes longer does not answer.
+/// A store that takes longer does not answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Readiness {
-    pub fn new(store: Store) -> Self {
-        Self { store, last: Mutex::new(None) }
+    pub fn new(ledger: Ledger, store: Store) -> Self {
+        Self { ledger, store, last: Mutex::new(None) }
     }
 
-    async fn postgres_answers(&self) -> bool {
-        // Held across the ping: who comes meanwhile waits for that answer instead of asking again.
+    async fn answers(&self) -> Answers {
+        // Held across the question: who comes meanwhile waits for that answer instead of asking again.
         let mut last = self.last.lock().await;
         match *last {
-            Some((at, answered)) if at.elapsed() < FRESH => answered,
+            Some((at, answers)) if at.elapsed() < FRESH => answers,
             _ => {
-                let answered = timeout(PATIENCE, self.store.ping()).await.is_ok_and(|pinged| pinged.is_ok());
-                *last = Some((Instant::now(), answered));
-                answered
+                let postgres = timeout(PATIENCE, self.store.ping());
+                let redis = self.ledger.redis_answers(tokio::time::Instant::now() + PATIENCE);
+                let (postgres, redis) = tokio::join!(postgres, redis);
+                let answers = Answers { redis, postgres: postgres.is_ok_and(|pinged| pinged.is_ok()) };
+                *last = Some((Instant::now(), answers));
+                answers
             }
         }
     }
@@ -61,9 +72,9 @@ impl Readiness {
 #[derive(Serialize)]
 struct Ready {
     status: &'static str,
-    /// What is not as it should be: `postgres`, `partitions`.
+    /// What is not as it should be: `redis`, `postgres`, `partitions`.
     not_ready: Vec<&'static str>,
-    /// Partitions whose gate is closed here.
+    /// Partitions this replica does not serve: those whose gate is closed here, or all while Redis does not answer.
     closed_partitions: Vec<u16>,
 }
 
@@ -72,16 +83,14 @@ struct Ready {
 /// Postgres being away is named, but is no reason to take a replica out: the hot path goes on without it, and to
 /// send its traffic to nobody would turn a small trouble into an outage.
 pub async fn ready(State(api): State<Api>) -> Response {
-    let closed_partitions: Vec<u16> =
-        api.ledger.closed_partitions().iter().map(|partition| partition.0).collect();
-    let mut not_ready = Vec::new();
-    if !api.readiness.postgres_answers().await {
-        not_ready.push("postgres");
-    }
+    let answers = api.readiness.answers().await;
+    // A gate stays open when Redis merely falls silent, since nothing has been lost yet; but it serves nobody.
+    let closed = if answers.redis { api.ledger.closed_partitions() } else { api.ledger.partitions() };
+    let closed_partitions: Vec<u16> = closed.iter().map(|partition| partition.0).collect();
     let serves = closed_partitions.is_empty();
-    if !serves {
-        not_ready.push("partitions");
-    }
+    let parts = [("redis", answers.redis), ("postgres", answers.postgres), ("partitions", serves)];
+    let not_ready: Vec<&str> =
+        parts.iter().filter(|(_, is_ready)| !is_ready).map(|(part, _)| *part).collect();
     let (status, word) = match (serves, not_ready.is_empty()) {
         (true, true) => (StatusCode::OK, "ready"),
         (true, false) => (StatusCode::OK, "degraded"),

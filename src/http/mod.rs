@@ -74,7 +74,7 @@ impl std::ops::Deref for Api {
 impl Api {
     pub fn new(ledger: Ledger, store: Store, config: HttpConfig, verifier: Verifier) -> Self {
         let accounts = Accounts::new(store.clone(), ledger.clone());
-        let readiness = health::Readiness::new(store);
+        let readiness = health::Readiness::new(ledger.clone(), store);
         Self(Arc::new(Parts { ledger, accounts, config, verifier, readiness }))
     }
 

@@ -269,7 +269,7 @@ async fn a_ledger_that_is_away_is_a_503_with_the_reservation_id() {
     assert_problem(&answer, 503, "ledger_unavailable", "tokens");
     let answer = harness.call(&Method::GET, "/readyz", None, "").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answer.body["not_ready"], serde_json::json!(["postgres", "partitions"]));
+    assert_eq!(answer.body["not_ready"], serde_json::json!(["redis", "postgres", "partitions"]));
     assert_eq!(answer.body["closed_partitions"], serde_json::json!([0, 1]));
 }
 

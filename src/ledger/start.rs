@@ -90,6 +90,16 @@ impl Ledger {
         Ok((Self { calls, store, pusher, outbox }, background))
     }
 
+    /// All partitions of the deployment.
+    pub fn partitions(&self) -> Vec<PartitionId> {
+        self.calls.shards().iter().map(|shard| shard.id).collect()
+    }
+
+    /// Whether Redis answers by `deadline`, as a server the ledger may use.
+    pub async fn redis_answers(&self, deadline: Instant) -> bool {
+        timeout_at(deadline, self.calls.redis().server_info()).await.is_ok_and(|info| info.is_ok())
+    }
+
     /// Partitions that are not open, for `/readyz`; empty when all are.
     pub fn closed_partitions(&self) -> Vec<PartitionId> {
         let closed = self.calls.shards().iter().filter(|shard| !shard.gate.is_open());

@@ -67,7 +67,9 @@ async fn without_redis_every_answer_says_what_became_of_the_call() {
     until("it says what is closed", async || {
         let answer = probe(&service, "/readyz").await;
         closed = answer.body["closed_partitions"].clone();
-        answer.status == 503 && answer.body["not_ready"] == json!(["partitions"]) && closed == json!([0, 1])
+        answer.status == 503
+            && answer.body["not_ready"] == json!(["redis", "partitions"])
+            && closed == json!([0, 1])
     })
     .await;
     assert_eq!(probe(&service, "/healthz").await.status, 200);
