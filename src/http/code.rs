@@ -123,8 +123,8 @@ codes! {
         en "Amount out of range" "An operation carries at most 10^12 tokens, and a total stays below 2^53."
         pt "Quantidade fora do limite" "Uma operação leva no máximo 10^12 tokens, e um total fica abaixo de 2^53."
     InvalidUserId "invalid_user_id" UNPROCESSABLE_ENTITY
-        en "Invalid user id" "A user id is a UUID in its hyphenated form."
-        pt "Id de usuário inválido" "Um id de usuário é um UUID na forma com hifens."
+        en "Invalid user id" "A user id is a UUID in its hyphenated form, and not nil."
+        pt "Id de usuário inválido" "Um id de usuário é um UUID na forma com hifens, e não nulo."
     InvalidReservationId "invalid_reservation_id" UNPROCESSABLE_ENTITY
         en "Invalid reservation id" "A reservation id is 1 to 128 characters of A-Z a-z 0-9 . _ -"
         pt "Id de reserva inválido" "Um id de reserva tem 1 a 128 caracteres de A-Z a-z 0-9 . _ -"

@@ -27,12 +27,12 @@ impl fmt::Display for UserId {
 impl FromStr for UserId {
     type Err = IdError;
 
-    /// Only the hyphenated form: one user has one spelling.
+    /// Only the hyphenated form, so that a user has one spelling; and not nil, which is nobody.
     fn from_str(text: &str) -> Result<Self, IdError> {
         if text.len() != uuid::fmt::Hyphenated::LENGTH {
             return Err(IdError::User);
         }
-        Uuid::try_parse(text).map(Self).map_err(|_| IdError::User)
+        Uuid::try_parse(text).ok().filter(|id| !id.is_nil()).map(Self).ok_or(IdError::User)
     }
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for ReservationId {
 /// Why a text is no id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    #[error("a user id is a UUID in its hyphenated form")]
+    #[error("a user id is a UUID in its hyphenated form, and not nil")]
     User,
     #[error("a reservation id is 1 to 128 characters of A-Z a-z 0-9 . _ -")]
     Reservation,
@@ -101,5 +101,6 @@ mod tests {
         assert_eq!(id.0.simple().to_string().parse::<UserId>(), Err(IdError::User));
         assert_eq!(id.0.braced().to_string().parse::<UserId>(), Err(IdError::User));
         assert_eq!("".parse::<UserId>(), Err(IdError::User));
+        assert_eq!(Uuid::nil().to_string().parse::<UserId>(), Err(IdError::User));
     }
 }

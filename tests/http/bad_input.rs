@@ -88,9 +88,14 @@ async fn bodies_of_the_wrong_form() {
         (RESERVE, r#"{"id":"x","tokens":1,"amount":2}"#, 422, "unknown_field"),
         (RESERVE, r#"{"id":"x","Tokens":1}"#, 422, "unknown_field"),
         (RESERVE, r#"{"id":"x","tokens":1,"user_id":"someone"}"#, 422, "unknown_field"),
-        (RESERVE, r#"{"id":"x","tokens":1,"estimate":{}}"#, 422, "missing_field"),
+        (RESERVE, r#"{"id":"x","tokens":1,"estimate":{}}"#, 422, "conflicting_fields"),
         (RESERVE, r#"{"id":"x","estimate":{"input_tokens":1,"max_output_tokens":1}}"#, 422, "missing_field"),
-        (RESERVE, r#"{"id":"x","estimate":{"model":"m","input_tokens":1,"output_tokens":1}}"#, 422, "unknown_field"),
+        (
+            RESERVE,
+            r#"{"id":"x","estimate":{"model":"m","input_tokens":1,"output_tokens":1}}"#,
+            422,
+            "unknown_field",
+        ),
         (RESERVE, r#"{"id":"x","estimate":7}"#, 422, "invalid_body"),
         (RESERVE, r#"{"id":7,"tokens":1}"#, 422, "invalid_body"),
         (RESERVE, r#"{"id":null,"tokens":1}"#, 422, "invalid_body"),
@@ -109,9 +114,19 @@ async fn bodies_of_the_wrong_form() {
         (SETTLE, r#"{"usage":null}"#, 422, "invalid_body"),
         (SETTLE, r#"{"usage":{}}"#, 422, "missing_field"),
         (SETTLE, r#"{"usage":{"input_tokens":1}}"#, 422, "missing_field"),
-        (SETTLE, r#"{"usage":{"input_tokens":1,"output_tokens":1,"cached_input_tokens":2}}"#, 422, "invalid_amount"),
+        (
+            SETTLE,
+            r#"{"usage":{"input_tokens":1,"output_tokens":1,"cached_input_tokens":2}}"#,
+            422,
+            "invalid_amount",
+        ),
         (SETTLE, r#"{"usage":{"input_tokens":1,"output_tokens":1,"total_tokens":2}}"#, 422, "unknown_field"),
-        (SETTLE, r#"{"usage":{"model":"a","input_tokens":1,"output_tokens":1},"model":"b"}"#, 422, "conflicting_fields"),
+        (
+            SETTLE,
+            r#"{"usage":{"model":"a","input_tokens":1,"output_tokens":1},"model":"b"}"#,
+            422,
+            "conflicting_fields",
+        ),
         (SETTLE, r#"{"tokens":1,"request_id":""}"#, 422, "invalid_request_id"),
         (SETTLE, r#"{"tokens":1,"id":"held"}"#, 422, "unknown_field"),
         (EXTEND, "{}", 422, "missing_field"),
@@ -164,7 +179,12 @@ async fn amounts_of_the_wrong_form() {
     ] {
         for (rest, body) in [
             (RESERVE, format!(r#"{{"id":"x","tokens":{amount}}}"#)),
-            (RESERVE, format!(r#"{{"id":"x","estimate":{{"model":"m","input_tokens":{amount},"max_output_tokens":1}}}}"#)),
+            (
+                RESERVE,
+                format!(
+                    r#"{{"id":"x","estimate":{{"model":"m","input_tokens":{amount},"max_output_tokens":1}}}}"#
+                ),
+            ),
             (SETTLE, format!(r#"{{"tokens":{amount}}}"#)),
             (SETTLE, format!(r#"{{"usage":{{"input_tokens":1,"output_tokens":{amount}}}}}"#)),
             (EXTEND, format!(r#"{{"tokens":{amount}}}"#)),
@@ -180,8 +200,21 @@ async fn amounts_of_the_wrong_form() {
 
 /// Ids of the wrong form in paths, percent-encoded; case 102.
 const BAD_IDS: [&str; 15] = [
-    "%7Bx%7D", "a:b", "a%7Db%7Bc", "*", "a%0Ab", "%0A", "a%00b", "%00", "a%20b", "%F0%9F%98%80", "e%CC%81", "%ff",
-    "a%2Fb", "..%2F..", "a'--",
+    "%7Bx%7D",
+    "a:b",
+    "a%7Db%7Bc",
+    "*",
+    "a%0Ab",
+    "%0A",
+    "a%00b",
+    "%00",
+    "a%20b",
+    "%F0%9F%98%80",
+    "e%CC%81",
+    "%ff",
+    "a%2Fb",
+    "..%2F..",
+    "a'--",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +236,23 @@ async fn ids_of_the_wrong_form() {
         let path = format!("/v1/users/{id}/debits");
         subject.service.post(&path, &json!({"id": "x", "tokens": 1})).await.problem(422, "invalid_user_id");
     }
-    for id in ["", "{x}", "a:b", "a}b{c", "*", "a\nb", "\n", "a\0b", "\0", "a b", "é", "😀", "a/b", &long, &"x".repeat(129)] {
+    for id in [
+        "",
+        "{x}",
+        "a:b",
+        "a}b{c",
+        "*",
+        "a\nb",
+        "\n",
+        "a\0b",
+        "\0",
+        "a b",
+        "é",
+        "😀",
+        "a/b",
+        &long,
+        &"x".repeat(129),
+    ] {
         let body = json!({"id": id, "tokens": 1});
         subject.service.post(&subject.path(RESERVE), &body).await.problem(422, "invalid_reservation_id");
         subject.service.post(&subject.path(DEBIT), &body).await.problem(422, "invalid_reservation_id");
@@ -211,7 +260,11 @@ async fn ids_of_the_wrong_form() {
     let empty = subject.path("/reservations//settle");
     subject.service.post(&empty, &tokens).await.problem(422, "invalid_reservation_id");
     // Other spellings of a known id are not it.
-    for spelling in [subject.user.0.simple().to_string(), subject.user.0.urn().to_string(), subject.user.0.braced().to_string()] {
+    for spelling in [
+        subject.user.0.simple().to_string(),
+        subject.user.0.urn().to_string(),
+        subject.user.0.braced().to_string(),
+    ] {
         let path = format!("/v1/users/{spelling}/tokens");
         subject.service.get(&path).await.problem(422, "invalid_user_id");
     }
