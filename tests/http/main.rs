@@ -6,10 +6,13 @@
 mod support;
 
 mod access;
+mod bad_input;
 mod credits;
 mod debits;
 mod health;
 mod metrics;
 mod reservations;
+mod shutdown;
+mod slow;
 mod tokens;
 mod users;

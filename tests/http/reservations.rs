@@ -103,7 +103,7 @@ async fn what_is_reserved_may_be_an_estimate_and_what_is_charged_a_usage() {
     assert_eq!(settled["balance"]["available"], 1_000 - 42 - 50);
     let column: (Option<i64>, Option<i64>, Option<i64>) = {
         service.world.check().await;
-        let sql = "SELECT input_tokens, output_tokens, cached_input_tokens FROM token_transactions
+        let sql = "SELECT input_tokens, output_tokens, cached_tokens FROM token_transactions
                    WHERE reservation_id = 'e'";
         sqlx::query_as(sql).fetch_one(service.world.database.pool()).await.unwrap()
     };

@@ -23,8 +23,8 @@ async fn impatient() -> Service {
 
 /// Sends this and reads until the server closes; what it said, and how long it took.
 async fn say(address: SocketAddr, text: &str) -> (String, Duration) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
     let started = Instant::now();
+    let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut heard = Vec::new();
     // Reset instead of closed is as good.
@@ -51,7 +51,9 @@ async fn slow_heads_and_bodies_are_cut_and_change_nothing() {
         }
     }
     let whole = r#"{"tokens":7}"#;
-    for (rest, cut) in [("/reservations", &whole[..5]), ("/reservations/held/settle", &whole[..11]), ("/debits", "")] {
+    for (rest, cut) in
+        [("/reservations", &whole[..5]), ("/reservations/held/settle", &whole[..11]), ("/debits", "")]
+    {
         let (heard, took) = say(service.http, &(head(rest, whole.len()) + cut)).await;
         assert!(heard.starts_with("HTTP/1.1 408 ") && heard.contains("\"code\":\"body_timeout\""), "{heard}");
         assert!(took >= LIMIT, "{took:?}");
@@ -85,9 +87,10 @@ async fn a_body_that_ends_early_or_grows_without_end_changes_nothing() {
     stream.shutdown().await.unwrap();
     let mut heard = String::new();
     let _ = stream.read_to_string(&mut heard).await;
-    assert!(!heard.contains(" 20"), "{heard}");
+    assert!(!heard.starts_with("HTTP/1.1 2"), "{heard}");
     // Two lengths: the start of a smuggled request.
-    let (heard, _) = say(service.http, &format!("{head}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}")).await;
+    let (heard, _) =
+        say(service.http, &format!("{head}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}")).await;
     assert!(heard.starts_with("HTTP/1.1 400 "), "{heard}");
     let (heard, _) = say(service.http, &format!("{head}x: {}\r\n\r\n", "y".repeat(100_000))).await;
     assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 431 "), "{heard}");

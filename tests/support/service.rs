@@ -1,7 +1,7 @@
 //! The whole service behind its own sockets, over real stores, as `cota serve` runs it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Mutex, time::Duration};
 
 use cota::{
     app::{self, Addresses, AppError},
@@ -30,7 +30,7 @@ pub struct Service {
     client: Client,
     gateway: String,
     admin: String,
-    stop: oneshot::Sender<()>,
+    stop: Mutex<Option<oneshot::Sender<()>>>,
     running: JoinHandle<Result<(), AppError>>,
 }
 
@@ -118,7 +118,7 @@ impl Service {
             gateway: mint(Role::Gateway),
             admin: mint(Role::Admin),
             world,
-            stop,
+            stop: Mutex::new(Some(stop)),
             running,
         };
         service.is_ready().await;
@@ -214,22 +214,34 @@ impl Service {
 
     /// Sends it, and remembers what was asked and acked for the invariants.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
+        self.try_send(request).await.unwrap()
+    }
+
+    /// As [`Service::send`], for a service that may be gone.
+    pub async fn try_send(&self, request: RequestBuilder) -> reqwest::Result<Answer> {
         let (client, request) = request.build_split();
         let request = request.unwrap();
         let path = request.url().path().to_owned();
-        let sent: Value =
-            request.body().and_then(|body| serde_json::from_slice(body.as_bytes()?).ok()).unwrap_or_default();
+        let body = request.body().and_then(|body| serde_json::from_slice(body.as_bytes()?).ok());
+        let sent: Value = body.unwrap_or_default();
         let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
         let id = sent["id"].as_str().or(key).map(str::to_owned);
-        let answer = Answer::read(client.execute(request).await.unwrap()).await;
+        let answer = Answer::read(client.execute(request).await?).await;
         self.note(&path, id.as_deref(), &answer);
-        answer
+        Ok(answer)
     }
 
-    /// The next call is noted before its answer, since it may have none.
+    /// Notes a call that may have no answer, or one that nobody reads.
     pub fn asked(&self, user: UserId, id: &str) {
         let id = ReservationId::new(id).unwrap();
         self.world.journal.lock().unwrap().asked.insert((user, id));
+    }
+
+    /// Notes a charge whose answer the test read by itself.
+    pub fn acked(&self, user: UserId, id: &str, tokens: u64) {
+        self.asked(user, id);
+        let id = ReservationId::new(id).unwrap();
+        self.world.journal.lock().unwrap().acked.insert((user, id), tokens);
     }
 
     fn note(&self, path: &str, sent: Option<&str>, answer: &Answer) {
@@ -261,16 +273,18 @@ impl Service {
         invariants::check(&world).await;
     }
 
-    /// Stops it as SIGTERM does; the stores stay.
-    pub async fn stop(self) -> World {
-        self.stop.send(()).unwrap();
-        self.running.await.unwrap().unwrap();
-        self.world
+    /// Asks it to stop, as SIGTERM does.
+    pub fn signal(&self) {
+        if let Some(stop) = self.stop.lock().unwrap().take() {
+            stop.send(()).unwrap();
+        }
     }
 
-    /// The parts, for a test that goes on while the service drains: stop it by the sender, await the handle.
-    pub fn into_parts(self) -> (World, oneshot::Sender<()>, JoinHandle<Result<(), AppError>>) {
-        (self.world, self.stop, self.running)
+    /// Stops it in order; the stores stay.
+    pub async fn stop(self) -> World {
+        self.signal();
+        self.running.await.unwrap().unwrap();
+        self.world
     }
 }
 
