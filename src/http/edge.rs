@@ -4,10 +4,12 @@ use std::time::Instant;
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Version, header},
     middleware::Next,
     response::Response,
 };
+
+use hyper::body::Body as _;
 
 use crate::metrics;
 
@@ -19,6 +21,7 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
     let language = Language::of(request.headers());
     let request_id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let ends_connection = may_stay_unread(&request);
     let started = Instant::now();
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -36,6 +39,9 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
                 rendered.headers_mut().insert(name.clone(), value.clone());
             }
         }
+        if ends_connection {
+            rendered.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response = rendered;
     }
     let pattern = route.as_ref().map_or("none", MatchedPath::as_str).to_owned();
@@ -47,6 +53,18 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
         headers.insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Bodies up to this arrive with their head, and are read by the time the connection is used again.
+const SMALL_BODY_BYTES: u64 = 4_096;
+
+/// Whether a refusal may leave so much of the body unread that hyper ends the connection. A client has to be told, or
+/// it sends its next request into a connection that is just being closed. HTTP/2 resets the stream alone.
+fn may_stay_unread(request: &Request) -> bool {
+    let body = request.body();
+    let is_small =
+        body.is_end_stream() || body.size_hint().upper().is_some_and(|most| most <= SMALL_BODY_BYTES);
+    request.version() < Version::HTTP_2 && !is_small
 }
 
 /// The first digit of a status: enough for a label, and bounded.

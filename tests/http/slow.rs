@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use reqwest::Method;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +10,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::{service::Service, world::PATIENCE};
+use crate::support::{
+    service::{Service, send},
+    world::PATIENCE,
+};
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -95,5 +99,28 @@ async fn a_body_that_ends_early_or_grows_without_end_changes_nothing() {
     let (heard, _) = say(service.http, &format!("{head}x: {}\r\n\r\n", "y".repeat(100_000))).await;
     assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 431 "), "{heard}");
     assert_eq!(service.balance(user).await["used"], 0);
+    service.finish().await;
+}
+
+/// What a pooled client does: the refusal of a large body, then the next request on the same connection. The server
+/// reads no further than it must, so it has to say that it will close, or the next request would be lost with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_a_large_body_says_that_the_connection_closes() {
+    let service = impatient().await;
+    let user = service.user(100).await;
+    let body = " ".repeat(100_000);
+    let own = service.user_jwt(user);
+    for (jwt, content_type, status) in [
+        (service.gateway_jwt(), "application/json", 413),
+        (service.gateway_jwt(), "text/plain", 415),
+        (&*own, "application/json", 403),
+        ("a.b.c", "application/json", 401),
+    ] {
+        let request = service.request(Method::POST, &format!("/v1/users/{user}/debits"), jwt);
+        let answer = send(request.header("content-type", content_type).body(body.clone())).await;
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")));
+    }
+    let refused = service.reserve(user, "x", 1_000).await;
+    assert_eq!((refused.status, refused.header("connection")), (402, None), "a small body was read whole");
     service.finish().await;
 }
