@@ -1,7 +1,10 @@
 //! Metrics: each declared once, with its name, kind, labels and help; recorded through the functions here, so that a
 //! label can only be one of a bounded set. Never an account, reservation or path as a label.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -65,17 +68,23 @@ const OPERATIONS_IN_BATCH: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 pub struct Exporter(PrometheusHandle);
 
 impl Exporter {
-    /// Starts recording in this process. A second start in one process renders nothing: there is one recorder.
+    /// Starts recording in this process. There is one recorder: a second start in one process shares it.
     ///
     /// # Errors
     /// When the buckets are malformed.
     pub fn start() -> Result<Self, BuildError> {
+        static STARTED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+        // What a panic could leave behind is a whole handle or none.
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &*started {
+            return Ok(Self(handle.clone()));
+        }
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
             .set_buckets_for_metric(Matcher::Full(BATCH_OPERATIONS.into()), &OPERATIONS_IN_BATCH)?
             .build_recorder();
-        let exporter = Self(recorder.handle());
-        // Already set, by another service in the same process, as in tests: that one goes on recording.
+        let exporter = Self(started.insert(recorder.handle()).clone());
+        // Already set by whoever embeds this library: theirs goes on recording.
         let _ = metrics::set_global_recorder(recorder);
         ALL.iter().for_each(describe);
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -174,6 +183,15 @@ pub fn flush_failed() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_exporter_of_a_process_renders_what_is_recorded() {
+        let (first, second) = (Exporter::start().unwrap(), Exporter::start().unwrap());
+        shed("reserve");
+        for exporter in [first, second] {
+            assert!(exporter.render().contains("cota_lane_shed_total{queue=\"reserve\"}"));
+        }
+    }
 
     #[test]
     fn names_follow_the_convention() {
