@@ -127,11 +127,11 @@ mod tests {
         let user: UserId = "61626364-6566-6768-696a-6b6c6d6e6f70".parse().unwrap();
         let id = ReservationId::new("r-1").unwrap();
         let text = |key: Vec<u8>| String::from_utf8(key).unwrap();
-        assert_eq!(text(keys.meta()), "{q1.7}:m");
-        assert_eq!(text(keys.expiry()), "{q1.7}:x");
-        assert_eq!(text(keys.outbox()), "{q1.7}:o");
-        assert_eq!(text(keys.budget(BudgetId::Balance(user))), "{q1.7}:b:abcdefghijklmnopb");
-        assert_eq!(text(keys.record(user, &id)), "{q1.7}:r:abcdefghijklmnop:r-1");
+        assert_eq!(text(keys.meta()), "{q1.40}:m");
+        assert_eq!(text(keys.expiry()), "{q1.40}:x");
+        assert_eq!(text(keys.outbox()), "{q1.40}:o");
+        assert_eq!(text(keys.budget(BudgetId::Balance(user))), "{q1.40}:b:abcdefghijklmnopb");
+        assert_eq!(text(keys.record(user, &id)), "{q1.40}:r:abcdefghijklmnop:r-1");
         assert_eq!(parse_member(&member(user, &id)), Some((user, id)));
         assert_eq!(parse_budget_name(&budget_name(BudgetId::Balance(user))), Some(BudgetId::Balance(user)));
     }
