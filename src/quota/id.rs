@@ -29,7 +29,8 @@ impl FromStr for UserId {
 
     /// Only the hyphenated form, so that a user has one spelling; and not nil, which is nobody.
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text.len() != uuid::fmt::Hyphenated::LENGTH {
+        let shape = text.len() == uuid::fmt::Hyphenated::LENGTH;
+        if !shape || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(IdError::User);
         }
         Uuid::try_parse(text).ok().filter(|id| !id.is_nil()).map(Self).ok_or(IdError::User)
@@ -100,6 +101,7 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.0.simple().to_string().parse::<UserId>(), Err(IdError::User));
         assert_eq!(id.0.braced().to_string().parse::<UserId>(), Err(IdError::User));
+        assert_eq!(id.to_string().to_uppercase().parse::<UserId>(), Err(IdError::User));
         assert_eq!("".parse::<UserId>(), Err(IdError::User));
         assert_eq!(Uuid::nil().to_string().parse::<UserId>(), Err(IdError::User));
     }
