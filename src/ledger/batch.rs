@@ -7,11 +7,11 @@ use redis::{Pipeline, RedisError, Value};
 use super::{
     gate::{Doubt, Pass},
     job::{Job, Reason, Verdict},
+    ring::Witnessed,
     scripts,
     session::{Link, evalsha, is_no_script, leads_nowhere},
     shard::{Shard, Shards},
     wire::{Answer, Status, Verb},
-    witness,
 };
 use crate::{
     config::LedgerConfig,
@@ -198,7 +198,7 @@ impl Call {
         let acked = self.jobs.iter().zip(&answers).filter_map(|(job, answer)| {
             let spends = matches!(job.operation.verb, Verb::Settle | Verb::Debit);
             (spends && matches!(answer.status, Status::Ok | Status::Replay))
-                .then(|| witness::witnessed(&job.operation, answer, self.pass.epoch))?
+                .then(|| Witnessed::of(&job.operation, answer, self.pass.epoch))?
         });
         if gate.admit(&self.pass, sequence, acked.collect()) {
             for (job, answer) in self.jobs.into_iter().zip(answers) {

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::wire::Operation;
+use super::ring::Witnessed;
 use crate::quota::{Entry, OutboxId, ReservationId, UserId};
 
 /// The life a call is sent under.
@@ -35,17 +35,6 @@ pub enum Doubt {
     Recheck,
     /// Redis has lost state of this life: recovery.
     Lost,
-}
-
-/// One acked settle or debit that Postgres may not have yet.
-#[derive(Clone, Debug)]
-pub struct Witnessed {
-    /// To run it again, should it have missed a recovery.
-    pub operation: Operation,
-    /// Its outbox entries: one, or an expiry and its correction.
-    pub entries: Vec<Entry>,
-    /// The life in which it was acked.
-    pub epoch: u64,
 }
 
 #[derive(Default)]

@@ -5,7 +5,7 @@
 //! | `verbs`, `reads` | what callers ask, as methods of [`Ledger`] |
 //! | `calls` | one operation until its answer is definite: cold accounts, stale policies, lost replies |
 //! | `lane`, `batch`, `job`, `waiting` | from many callers to one pipeline of `apply` calls, and back |
-//! | `gate`, `shard` | which life of a partition this replica serves; the witness ring |
+//! | `gate`, `ring`, `shard` | which life of a partition this replica serves; what it witnessed |
 //! | `keeper`, `recovery`, `witness` | what happens when Redis restarts, forgets or goes back |
 //! | `loader`, `pusher`, `policy` | from Postgres to Redis: cold accounts, grants, policy versions |
 //! | `sweeper`, `lookup`, `outbox` | expiry; Postgres's answer for ids Redis has forgotten; the flusher's source |
@@ -26,6 +26,7 @@ mod pusher;
 mod reads;
 mod recovery;
 mod refusal;
+mod ring;
 pub mod scripts;
 mod session;
 mod shard;

@@ -11,58 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     calls::Calls,
-    gate::Witnessed,
+    ring::Witnessed,
     shard::Shard,
-    wire::{Answer, Operation, Options, Record, Verb},
+    wire::{Operation, Verb},
 };
-use crate::{
-    quota::{Entry, Flags, Kind, Line},
-    store::Store,
-};
+use crate::{quota::Kind, store::Store};
 
 /// How often Postgres is asked what it has.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Entries of one look-up.
 const LOOKUP: usize = 2_000;
-
-/// The ring entry of an acked settle or debit; `None` when its record made no outbox entry.
-pub fn witnessed(operation: &Operation, answer: &Answer, epoch: u64) -> Option<Witnessed> {
-    let record = answer.record.as_ref()?;
-    if record.booked.is_empty() {
-        return None;
-    }
-    let entries = entries(operation, record);
-    let mut operation = operation.clone();
-    operation.options = Options::WITNESSED;
-    operation.tokens = record.charged;
-    operation.second = 0;
-    for line in &mut operation.lines {
-        line.amount = record.charged as i64;
-    }
-    Some(Witnessed { operation, entries, epoch })
-}
-
-/// The outbox entries of a record, as the script wrote them.
-fn entries(operation: &Operation, record: &Record) -> Vec<Entry> {
-    let entry = |booked: &super::wire::Booked| Entry {
-        outbox_id: booked.outbox_id,
-        user: operation.user,
-        reservation: operation.id.clone(),
-        kind: booked.kind,
-        tokens: booked.tokens,
-        flags: if booked.kind == Kind::Expiry { Flags::ESTIMATED } else { record.flags },
-        at_ms: record.finished_at_ms,
-        model: record.model.clone(),
-        request_id: operation.facts.request_id.clone(),
-        input_tokens: operation.facts.input_tokens,
-        output_tokens: operation.facts.output_tokens,
-        cached_input_tokens: operation.facts.cached_input_tokens,
-        metadata: record.metadata.clone(),
-        lines: operation.lines.iter().map(|l| Line { budget: l.budget, amount: booked.tokens }).collect(),
-    };
-    record.booked.iter().map(entry).collect()
-}
 
 /// Empties the rings as Postgres catches up.
 pub struct WitnessTask {
