@@ -8,12 +8,15 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, errors::ErrorKind,
     get_current_timestamp,
 };
+use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use crate::config::AuthConfig;
 
 /// Longest JWT that is looked at, in bytes.
 const MAX_JWT_LENGTH: usize = 4096;
+/// JWTs that were taken are remembered up to this many bytes of them, so that each is parsed and checked once.
+const MAX_REMEMBERED_BYTES: u64 = 8 * 1024 * 1024;
 /// Longest subject, in bytes.
 const MAX_SUBJECT_LENGTH: usize = 255;
 
@@ -100,10 +103,18 @@ struct Minted<'a> {
 
 /// Checks JWTs. One per process; shared.
 pub struct Verifier {
+    taken: Cache<Box<str>, Taken>,
     key: DecodingKey,
     validation: Validation,
     leeway_seconds: u64,
     max_lifetime_seconds: u64,
+}
+
+/// What a JWT was found to say. All but its end holds for ever.
+#[derive(Clone)]
+struct Taken {
+    principal: Principal,
+    exp: u64,
 }
 
 impl std::fmt::Debug for Verifier {
@@ -121,7 +132,9 @@ impl Verifier {
         validation.set_audience(&[&config.audience]);
         validation.validate_nbf = true;
         validation.leeway = config.leeway_seconds;
+        let weight = |jwt: &Box<str>, _: &Taken| u32::try_from(jwt.len()).unwrap_or(u32::MAX);
         Self {
+            taken: Cache::builder().weigher(weight).max_capacity(MAX_REMEMBERED_BYTES).build(),
             key: DecodingKey::from_secret(config.hs256_secret.expose().as_bytes()),
             validation,
             leeway_seconds: config.leeway_seconds,
@@ -134,6 +147,25 @@ impl Verifier {
     /// # Errors
     /// The first reason not to take it.
     pub fn verify(&self, jwt: &str) -> Result<Principal, AuthError> {
+        if let Some(remembered) = self.recall(jwt, get_current_timestamp()) {
+            return remembered;
+        }
+        let taken = self.check(jwt)?;
+        self.taken.insert(jwt.into(), taken.clone());
+        Ok(taken.principal)
+    }
+
+    /// What is remembered of a JWT that was taken before; by `now` it may have expired.
+    fn recall(&self, jwt: &str, now: u64) -> Option<Result<Principal, AuthError>> {
+        let Taken { principal, exp } = self.taken.get(jwt)?;
+        if exp.saturating_add(self.leeway_seconds) >= now {
+            return Some(Ok(principal));
+        }
+        self.taken.invalidate(jwt);
+        Some(Err(AuthError::Expired))
+    }
+
+    fn check(&self, jwt: &str) -> Result<Taken, AuthError> {
         if jwt.len() > MAX_JWT_LENGTH {
             return Err(AuthError::Malformed);
         }
@@ -150,7 +182,8 @@ impl Verifier {
         if !(1..=MAX_SUBJECT_LENGTH).contains(&claims.sub.len()) {
             return Err(AuthError::Claims);
         }
-        Ok(Principal { subject: claims.sub.into(), role: claims.role })
+        let principal = Principal { subject: claims.sub.into(), role: claims.role };
+        Ok(Taken { principal, exp: claims.exp })
     }
 }
 

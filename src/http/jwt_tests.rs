@@ -273,3 +273,24 @@ fn reasons_are_told_apart_for_the_operators() {
 fn the_secret_shows_in_no_debug_output() {
     assert!(!format!("{:?}", Verifier::new(&config())).contains("0123456789"));
 }
+
+#[test]
+fn a_remembered_jwt_still_expires() {
+    let verifier = Verifier::new(&config());
+    let jwt = mint(&config(), "u-1", Role::User, 60).unwrap();
+    assert!(verifier.recall(&jwt, now()).is_none(), "not seen yet");
+    let principal = verifier.verify(&jwt).unwrap();
+    assert_eq!(verifier.recall(&jwt, now()), Some(Ok(principal)));
+    assert_eq!(verifier.recall(&jwt, now() + 3_600), Some(Err(AuthError::Expired)));
+    assert!(verifier.recall(&jwt, now()).is_none(), "an expired one is forgotten");
+}
+
+#[test]
+fn a_forged_jwt_is_not_remembered() {
+    let verifier = Verifier::new(&config());
+    let jwt = mint(&config(), "u-1", Role::User, 60).unwrap();
+    verifier.verify(&jwt).unwrap();
+    let forged = format!("{jwt}x");
+    assert!(verifier.verify(&forged).is_err());
+    assert!(verifier.recall(&forged, now()).is_none());
+}
