@@ -1,7 +1,7 @@
 //! The composition root: what starts in which order, and drains in which.
 //!
-//! Start: listeners (so that `/healthz` and `/readyz` answer), Postgres and its schema, the ledger's tasks, the
-//! flusher. Stop: the listener first, and requests that are running are answered; then the flusher empties the
+//! Start: the ports are bound, so that a port that is taken shows at once; then Postgres and its schema are waited for;
+//! then come the ledger's tasks, the flusher, and the answers over HTTP. Stop: the listener first, and requests that are running are answered; then the flusher empties the
 //! outbox; then the ledger's tasks end.
 
 use std::{future::Future, net::SocketAddr, time::Duration};
@@ -67,6 +67,7 @@ pub async fn run(
         http: address(&listener, config.http.listen)?,
         metrics: address(&metrics_listener, config.http.metrics_listen)?,
     };
+    let exporter = Exporter::start()?;
     let store = Store::lazy(&config.postgres)?;
     tokio::pin!(shutdown);
     let partitions = tokio::select! {
@@ -80,7 +81,6 @@ pub async fn run(
         Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone()).start();
     let (stop_http, stop_metrics, tasks) =
         (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-    let exporter = Exporter::start()?;
     let render = exporter.clone();
     let metrics_router = http::metrics_router(move || render.render());
     let limits = server::Limits::of(&config.http);

@@ -4,6 +4,8 @@
 //! with `exp`, `iat`, `iss`, `aud`, `sub` and `role`, within its time, and not longer-lived than the configuration
 //! allows (RFC 8725 §3.1, §3.8, §3.9, §3.11). Keys that a header brings or points to are never looked at.
 
+use std::sync::Arc;
+
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, errors::ErrorKind,
     get_current_timestamp,
@@ -103,7 +105,7 @@ struct Minted<'a> {
 
 /// Checks JWTs. One per process; shared.
 pub struct Verifier {
-    taken: Cache<Box<str>, Taken>,
+    taken: Cache<Arc<str>, Taken>,
     key: DecodingKey,
     validation: Validation,
     leeway_seconds: u64,
@@ -132,7 +134,7 @@ impl Verifier {
         validation.set_audience(&[&config.audience]);
         validation.validate_nbf = true;
         validation.leeway = config.leeway_seconds;
-        let weight = |jwt: &Box<str>, _: &Taken| u32::try_from(jwt.len()).unwrap_or(u32::MAX);
+        let weight = |jwt: &Arc<str>, _: &Taken| u32::try_from(jwt.len()).unwrap_or(u32::MAX);
         Self {
             taken: Cache::builder().weigher(weight).max_capacity(MAX_REMEMBERED_BYTES).build(),
             key: DecodingKey::from_secret(config.hs256_secret.expose().as_bytes()),

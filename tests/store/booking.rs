@@ -1,3 +1,5 @@
+//! Booking: entries become ledger rows exactly once, whoever books them and however often.
+
 use cota::{
     quota::{Entry, Flags, Kind, Metadata, Model, OutboxId, PartitionId, RequestId, ReservationId, UserId},
     store::{Booker, Booking, DeadReason, ReplicaId},

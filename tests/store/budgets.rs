@@ -1,3 +1,5 @@
+//! What goes to Redis: loads, pushes and the notes about both.
+
 use cota::{
     quota::{Kind, UserId},
     store::{BudgetState, Credit, GrantKind, Loaded, Loading, Store, UserStatus},

@@ -1,3 +1,5 @@
+//! Grants: once by key, never past the limits.
+
 use cota::{
     quota::UserId,
     store::{Credit, CreditOutcome, GrantKind},

@@ -1,3 +1,5 @@
+//! Reading the ledger: rows of a reservation, what has arrived, drift.
+
 use cota::{
     quota::{Kind, PartitionId, ReservationId},
     store::Drift,

@@ -1,3 +1,5 @@
+//! How a partition changes hands: epochs, steps, bases and the recovery lock.
+
 use cota::{
     quota::{Kind, PartitionId, Partitions},
     store::{Booker, PartitionState, ReplicaId},

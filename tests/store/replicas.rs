@@ -1,3 +1,5 @@
+//! Replicas: heartbeats, witness reports, and those that died without a word.
+
 use std::{collections::HashSet, time::Duration};
 
 use cota::store::{Booker, ReplicaId};

@@ -1,3 +1,5 @@
+//! The schema: migrations, and which schemas are refused.
+
 use cota::store::{SchemaError, StoreError};
 
 use crate::scratch::database;

@@ -1,3 +1,5 @@
+//! Accounts: unique names, pages, and the version a change raises.
+
 use cota::{
     quota::UserId,
     store::{Creation, NewUser, UserFilter, UserStatus},
