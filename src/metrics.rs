@@ -2,10 +2,15 @@
 //! label can only be one of a bounded set. Never an account, reservation or path as a label.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::HashMap,
+    sync::{
+        LazyLock, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use metrics::{Counter, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// A metric's kind, as in Prometheus.
@@ -86,6 +91,7 @@ impl Exporter {
         let exporter = Self(started.insert(recorder.handle()).clone());
         // Already set by whoever embeds this library: theirs goes on recording.
         let _ = metrics::set_global_recorder(recorder);
+        RECORDING.store(true, Ordering::Release);
         ALL.iter().for_each(describe);
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(exporter)
@@ -110,9 +116,44 @@ fn describe(metric: &Metric) {
     }
 }
 
+/// Set once there is a recorder: a handle made before that records nothing, and must not be kept.
+static RECORDING: AtomicBool = AtomicBool::new(false);
+
+/// Handles by their two labels, each looked up in the recorder once: that look-up costs more than the recording.
+struct Handles<H>(LazyLock<RwLock<HashMap<(&'static str, &'static str), H>>>);
+
+impl<H> Handles<H> {
+    const fn new() -> Self {
+        Self(LazyLock::new(RwLock::default))
+    }
+
+    /// Records through the handle of these labels. Both must be of bounded sets: they are kept for ever.
+    fn record(
+        &self,
+        first: &str,
+        second: &str,
+        make: impl FnOnce(&'static str, &'static str) -> H,
+        record: impl FnOnce(&H),
+    ) {
+        // A panic under the lock leaves a whole map behind.
+        if let Some(handle) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&(first, second)) {
+            return record(handle);
+        }
+        if RECORDING.load(Ordering::Acquire) {
+            let labels = (&*first.to_owned().leak(), &*second.to_owned().leak());
+            let mut handles = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            record(handles.entry(labels).or_insert_with(|| make(labels.0, labels.1)));
+        }
+    }
+}
+
 pub fn operation(verb: &'static str, outcome: &'static str, took: Duration) {
-    metrics::counter!(OPERATIONS, "verb" => verb, "outcome" => outcome).increment(1);
-    metrics::histogram!(OPERATION_SECONDS, "verb" => verb).record(took);
+    static COUNTERS: Handles<Counter> = Handles::new();
+    static HISTOGRAMS: Handles<Histogram> = Handles::new();
+    let counter = |verb, outcome| metrics::counter!(OPERATIONS, "verb" => verb, "outcome" => outcome);
+    COUNTERS.record(verb, outcome, counter, |counter| counter.increment(1));
+    let histogram = |verb, _| metrics::histogram!(OPERATION_SECONDS, "verb" => verb);
+    HISTOGRAMS.record(verb, "", histogram, |histogram| histogram.record(took));
 }
 
 pub fn problem(code: &'static str) {
@@ -124,12 +165,16 @@ pub fn auth_refusal(reason: &'static str) {
 }
 
 /// `route` is the router's pattern, never the path as sent.
-pub fn http_request(route: String, status: &'static str, took: Duration) {
-    metrics::histogram!(HTTP_SECONDS, "route" => route, "status" => status).record(took);
+pub fn http_request(route: &str, status: &'static str, took: Duration) {
+    static HISTOGRAMS: Handles<Histogram> = Handles::new();
+    let histogram = |route, status| metrics::histogram!(HTTP_SECONDS, "route" => route, "status" => status);
+    HISTOGRAMS.record(route, status, histogram, |histogram| histogram.record(took));
 }
 
 pub fn batch(operations: usize) {
-    metrics::histogram!(BATCH_OPERATIONS).record(operations as f64);
+    static HISTOGRAMS: Handles<Histogram> = Handles::new();
+    let histogram = |_, _| metrics::histogram!(BATCH_OPERATIONS);
+    HISTOGRAMS.record("", "", histogram, |histogram| histogram.record(operations as f64));
 }
 
 pub fn shed(queue: &'static str) {

@@ -27,9 +27,8 @@ const LEAF_USES: [(&str, &str); 1] = [("telemetry", "config")];
 const MAX_LINES: usize = 400;
 
 /// Files that may be longer, and why.
-const LONG_FILES: [(&str, &str); 3] = [
+const LONG_FILES: [(&str, &str); 2] = [
     ("src/http/json.rs", "one strict reader of bodies, its table of what is refused beside it"),
-    ("src/store/booking.rs", "one SQL transaction, told in the order in which it happens, with its proof"),
     ("tests/property.rs", "one state machine: its operations, its faults and what it checks belong together"),
 ];
 

@@ -44,7 +44,7 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
         }
         response = rendered;
     }
-    let pattern = route.as_ref().map_or("none", MatchedPath::as_str).to_owned();
+    let pattern = route.as_ref().map_or("none", MatchedPath::as_str);
     metrics::http_request(pattern, class(response.status()), started.elapsed());
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -86,7 +86,7 @@ impl Api {
     }
 }
 
-/// How much earlier the ledger is to answer than the request must: time to write the answer.
+/// How much earlier the ledger answers than the request must: time for its last step and to write the answer.
 const MARGIN: Duration = Duration::from_millis(50);
 
 /// The end of a request, counted from when its body had arrived.

@@ -8,16 +8,11 @@ use super::{
     gate::{Doubt, Pass},
     job::{Job, Reason, Verdict},
     ring::Witnessed,
-    scripts,
-    session::{Link, evalsha, is_no_script, leads_nowhere},
+    session::{Link, is_no_script, leads_nowhere},
     shard::{Shard, Shards},
-    wire::{Answer, Status, Verb},
+    wire::{Answer, Head, Status, Verb, apply},
 };
-use crate::{
-    config::LedgerConfig,
-    metrics,
-    quota::{MAX_TTL_SECONDS, PartitionId},
-};
+use crate::{config::LedgerConfig, metrics, quota::PartitionId};
 
 /// What every `apply` call is told.
 pub struct Limits {
@@ -141,23 +136,16 @@ impl Call {
 
     fn append_to(&self, pipe: &mut Pipeline, shard: &Shard, limits: &Limits) {
         metrics::batch(self.jobs.len());
-        let mut keys = vec![shard.keys.meta(), shard.keys.expiry(), shard.keys.outbox()];
-        let number = |n: u64| n.to_string().into_bytes();
-        let mut args = vec![
-            number(self.pass.epoch),
-            number(self.pass.high_water),
-            self.pass.run_id.as_bytes().to_vec(),
-            number(self.nonce),
-            number(u64::from(shard.is_full())),
-            number(limits.retention_ms),
-            number(limits.expired_retention_ms),
-            number(u64::from(MAX_TTL_SECONDS) * 1000),
-        ];
-        for job in &self.jobs {
-            keys.extend(job.keys.iter().cloned());
-            args.push(job.packed.clone());
-        }
-        evalsha(pipe, &scripts::APPLY, &keys, &args);
+        let head = Head {
+            epoch: self.pass.epoch,
+            high_water: self.pass.high_water,
+            run_id: &self.pass.run_id,
+            nonce: self.nonce,
+            full: shard.is_full(),
+            retention_ms: limits.retention_ms,
+            expired_retention_ms: limits.expired_retention_ms,
+        };
+        pipe.add_command(apply(&shard.keys, head, self.jobs.iter().map(|job| &*job.operation)));
     }
 
     /// False when the reply is not this call's: then nothing on this connection can be trusted.

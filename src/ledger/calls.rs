@@ -56,7 +56,7 @@ enum Next {
 
 /// One operation on its way: what is known of it so far.
 struct Attempt {
-    operation: Operation,
+    operation: Arc<Operation>,
     deadline: Instant,
     /// A try may have run.
     unknown: bool,
@@ -96,7 +96,7 @@ impl Calls {
     ///
     /// # Errors
     /// `UserNotFound`, `Overloaded`, or `Unavailable` with what may have happened.
-    pub async fn run(&self, operation: Operation, deadline: Instant) -> Result<Definite, Refusal> {
+    pub async fn run(&self, operation: Arc<Operation>, deadline: Instant) -> Result<Definite, Refusal> {
         let (verb, started) = (operation.verb, Instant::now());
         let result = self.run_until(operation, deadline).await;
         let outcome = match &result {
@@ -107,7 +107,7 @@ impl Calls {
         result
     }
 
-    async fn run_until(&self, operation: Operation, deadline: Instant) -> Result<Definite, Refusal> {
+    async fn run_until(&self, operation: Arc<Operation>, deadline: Instant) -> Result<Definite, Refusal> {
         let shard = self.shards.of(operation.user);
         let lane = self.lane_of(&operation);
         let mut attempt = Attempt { operation, deadline, unknown: false, cold_since: None };
@@ -115,7 +115,7 @@ impl Calls {
             if shard.gate.wait_open(deadline).await.is_none() {
                 return Err(attempt.unavailable());
             }
-            let verdict = lane.run(shard.id, attempt.operation.clone(), deadline).await;
+            let verdict = lane.run(shard.id, Arc::clone(&attempt.operation), deadline).await;
             match self.next(shard, &mut attempt, verdict).await {
                 Next::Done(definite) => return Ok(definite),
                 Next::Refuse(refusal) => return Err(refusal),
@@ -177,7 +177,7 @@ impl Calls {
                 let reload = self.policies.reload(shard, &self.loader, user, answer.policy_version);
                 match timeout_at(deadline, reload).await {
                     Ok(Some(version)) => {
-                        attempt.operation.policy_version = version;
+                        Arc::make_mut(&mut attempt.operation).policy_version = version;
                         true
                     }
                     Ok(None) | Err(_) => false,

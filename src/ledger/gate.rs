@@ -78,6 +78,9 @@ impl Gate {
 
     /// Waits for an open gate.
     pub async fn wait_open(&self, deadline: Instant) -> Option<Pass> {
+        if let Some(pass) = self.pass() {
+            return Some(pass);
+        }
         let mut opened = self.opened.subscribe();
         loop {
             if let Some(pass) = self.pass() {

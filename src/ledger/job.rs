@@ -12,7 +12,6 @@ use tokio::{
 
 use super::{
     gate::Pass,
-    keys::Keys,
     wire::{Answer, Operation},
 };
 use crate::quota::PartitionId;
@@ -63,36 +62,24 @@ impl Custody {
 /// One operation in a lane's queue.
 pub struct Job {
     pub partition: PartitionId,
-    pub operation: Operation,
-    pub packed: Vec<u8>,
-    /// Its record, then one for each line.
-    pub keys: Vec<Vec<u8>>,
+    pub operation: Arc<Operation>,
     pub deadline: Instant,
     custody: Arc<Custody>,
     reply: oneshot::Sender<Verdict>,
 }
 
 impl Job {
-    pub fn new(
-        partition: PartitionId,
-        keys: &Keys,
-        operation: Operation,
-        deadline: Instant,
-    ) -> (Self, Waiter) {
+    pub fn new(partition: PartitionId, operation: Arc<Operation>, deadline: Instant) -> (Self, Waiter) {
         let (reply, receiver) = oneshot::channel();
         let custody = Arc::new(Custody::default());
-        let record = keys.record(operation.user, &operation.id);
-        let keys =
-            std::iter::once(record).chain(operation.lines.iter().map(|l| keys.budget(l.budget))).collect();
         let waiter = Waiter { custody: Arc::clone(&custody), receiver, drops: operation.verb.takes_room() };
-        let packed = operation.encode();
-        (Self { partition, operation, packed, keys, deadline, custody, reply }, waiter)
+        (Self { partition, operation, deadline, custody, reply }, waiter)
     }
 
     /// Claims the job for sending; `None` when its caller has left or its deadline has passed. A settle whose caller
     /// left is sent all the same: its usage is real.
-    pub fn claim(self) -> Option<Self> {
-        if self.operation.verb.takes_room() && Instant::now() >= self.deadline {
+    pub fn claim(self, now: Instant) -> Option<Self> {
+        if self.operation.verb.takes_room() && now >= self.deadline {
             self.answer(Verdict::NotRun(Reason::Late));
             return None;
         }

@@ -29,7 +29,6 @@ pub struct Lane {
     urgent: mpsc::Sender<Job>,
     reserves: mpsc::Sender<Job>,
     waiting: Arc<WaitingReserves>,
-    shards: Arc<Shards>,
 }
 
 impl Lane {
@@ -38,7 +37,7 @@ impl Lane {
         let (urgent, urgent_jobs) = mpsc::channel(config.settle_queue);
         let (reserves, reserve_jobs) = mpsc::channel(config.reserve_queue);
         let waiting = Arc::new(WaitingReserves::new(config.reserves_per_user));
-        let lane = Self { urgent, reserves, waiting, shards: Arc::clone(shards) };
+        let lane = Self { urgent, reserves, waiting };
         let task = LaneTask {
             urgent: urgent_jobs,
             reserves: reserve_jobs,
@@ -53,15 +52,14 @@ impl Lane {
 
     /// Puts an operation in the queue and waits for its verdict. Safe to drop at any point: a reserve that is still
     /// waiting is then given up, everything else runs to its end.
-    pub async fn run(&self, partition: PartitionId, operation: Operation, deadline: Instant) -> Verdict {
+    pub async fn run(&self, partition: PartitionId, operation: Arc<Operation>, deadline: Instant) -> Verdict {
         let takes_room = operation.verb.takes_room();
         let share = if takes_room { self.waiting.enter(operation.user) } else { None };
         if takes_room && share.is_none() {
             metrics::shed("share");
             return Verdict::NotRun(Reason::Shed);
         }
-        let keys = &self.shards.get(partition).keys;
-        let (job, waiter) = Job::new(partition, keys, operation, deadline);
+        let (job, waiter) = Job::new(partition, operation, deadline);
         let queue = if takes_room { &self.reserves } else { &self.urgent };
         match queue.try_send(job) {
             Ok(()) => waiter.wait(deadline).await,
@@ -95,6 +93,8 @@ impl LaneTask {
                 job = self.reserves.recv() => job,
                 () = stop.cancelled() => break,
             };
+            // Whoever is ready to ask does so first: under load that makes larger batches, and costs nothing without.
+            tokio::task::yield_now().await;
             let jobs = self.take_waiting(first);
             self.serve(jobs).await;
         }
@@ -125,7 +125,8 @@ impl LaneTask {
     }
 
     async fn serve(&mut self, jobs: Vec<Job>) {
-        let jobs: Vec<Job> = jobs.into_iter().filter_map(Job::claim).collect();
+        let now = Instant::now();
+        let jobs: Vec<Job> = jobs.into_iter().filter_map(|job| job.claim(now)).collect();
         if jobs.is_empty() {
             return;
         }

@@ -2,6 +2,8 @@
 //! a lost Redis forgets. Rows and partition are read in one snapshot; a row of another life than the one that
 //! answered UNKNOWN proves nothing, so the gate closes and the call runs again.
 
+use tokio::time::{Instant, timeout_at};
+
 use super::{Outcome, Refusal, calls::Definite, gate::Doubt, shard::Shard};
 use crate::{
     quota::{Flags, Kind, Reservation, ReservationId, State, Transaction, UserId, transaction_id},
@@ -24,16 +26,17 @@ pub enum Found {
 /// Asks for one id.
 ///
 /// # Errors
-/// `Unavailable`, with nothing done, when Postgres does not answer.
+/// `Unavailable`, with nothing done, when Postgres does not answer by the deadline.
 pub async fn find(
     store: &Store,
     shard: &Shard,
     from: &Definite,
-    user: UserId,
-    id: &ReservationId,
+    (user, id): (UserId, &ReservationId),
+    deadline: Instant,
 ) -> Result<Found, Refusal> {
     let unavailable = Refusal::Unavailable { outcome: Outcome::None };
-    let found = store.transactions_of(shard.id, user, id).await.map_err(|error| {
+    let asked = timeout_at(deadline, store.transactions_of(shard.id, user, id)).await;
+    let found = asked.map_err(|_| unavailable.clone())?.map_err(|error| {
         tracing::warn!(%error, "the ledger cannot be asked");
         unavailable.clone()
     })?;

@@ -49,7 +49,8 @@ impl Ledger {
             if let Some(record) = definite.answer.record {
                 return Ok(record.reservation(id, definite.pass.epoch, definite.now_ms));
             }
-            match lookup::find(&self.store, self.calls.shards().of(user), &definite, user, &id).await? {
+            let shard = self.calls.shards().of(user);
+            match lookup::find(&self.store, shard, &definite, (user, &id), deadline).await? {
                 Found::Charged { transaction, .. } | Found::Expired { transaction, .. } => {
                     return Ok(lookup::reservation(id, transaction));
                 }

@@ -338,7 +338,7 @@ impl SharedSession {
 }
 
 /// Appends an EVALSHA to a pipeline.
-pub fn evalsha(pipe: &mut Pipeline, script: &Script, keys: &[Vec<u8>], args: &[Vec<u8>]) {
+fn evalsha(pipe: &mut Pipeline, script: &Script, keys: &[Vec<u8>], args: &[Vec<u8>]) {
     let command = pipe.cmd("EVALSHA");
     command.arg(script.sha()).arg(keys.len());
     keys.iter().chain(args).for_each(|arg| {

@@ -1,6 +1,6 @@
 //! Expires what is due: in the background, and before a balance or a denial is answered.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use redis::Value;
@@ -81,5 +81,5 @@ async fn expire(calls: &Calls, member: &[u8]) -> bool {
         return false;
     };
     let operation = Operation::new(Verb::Expire, user, id, calls.policies().lines(user, 0));
-    calls.run(operation, Instant::now() + DEADLINE).await.is_ok()
+    calls.run(Arc::new(operation), Instant::now() + DEADLINE).await.is_ok()
 }

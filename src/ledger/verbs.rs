@@ -1,5 +1,7 @@
 //! The verbs as callers know them: each makes its operation, runs it, and reads the answer.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{
@@ -42,7 +44,8 @@ impl Ledger {
         op.policy_version = policies.version(user);
         op.model = ask.model;
         op.metadata = ask.metadata;
-        let definite = self.calls.run(op.clone(), deadline).await?;
+        let op = Arc::new(op);
+        let definite = self.calls.run(Arc::clone(&op), deadline).await?;
         match definite.answer.status {
             Status::Ok | Status::Replay => held(&op, definite),
             _ => Err(refusal(&op, definite)),
@@ -60,16 +63,18 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Receipt<Transaction>, Refusal> {
         let Settle { id, charge, model, request_id } = ask;
-        let mut op = self.charge(Verb::Settle, user, id, charge, model, request_id)?;
+        let mut op = Arc::new(self.charge(Verb::Settle, user, id, charge, model, request_id)?);
         for _ in 0..MAX_LOOKUPS {
-            let definite = self.calls.run(op.clone(), deadline).await?;
+            let definite = self.calls.run(Arc::clone(&op), deadline).await?;
             match definite.answer.status {
                 Status::Ok | Status::Replay => return charged(&op, definite),
                 Status::Unknown if op.options.has(Options::NO_ROW) => {
                     return Err(Refusal::ReservationNotFound);
                 }
                 Status::Unknown => {
-                    if let Some(receipt) = Box::pin(self.settle_unknown(&mut op, definite)).await? {
+                    if let Some(receipt) =
+                        Box::pin(self.settle_unknown(Arc::make_mut(&mut op), definite, deadline)).await?
+                    {
                         return Ok(receipt);
                     }
                 }
@@ -89,8 +94,8 @@ impl Ledger {
         ask: Debit,
         deadline: Instant,
     ) -> Result<Receipt<Transaction>, Refusal> {
-        let op = self.charge(Verb::Debit, user, ask.id, ask.charge, ask.model, ask.request_id)?;
-        let definite = self.calls.run(op.clone(), deadline).await?;
+        let op = Arc::new(self.charge(Verb::Debit, user, ask.id, ask.charge, ask.model, ask.request_id)?);
+        let definite = self.calls.run(Arc::clone(&op), deadline).await?;
         match definite.answer.status {
             Status::Ok | Status::Replay => charged(&op, definite),
             _ => Err(refusal(&op, definite)),
@@ -107,8 +112,8 @@ impl Ledger {
         id: ReservationId,
         deadline: Instant,
     ) -> Result<Receipt<Reservation>, Refusal> {
-        let op = Operation::new(Verb::Release, user, id, self.calls.policies().lines(user, 0));
-        let definite = self.calls.run(op.clone(), deadline).await?;
+        let op = Arc::new(Operation::new(Verb::Release, user, id, self.calls.policies().lines(user, 0)));
+        let definite = self.calls.run(Arc::clone(&op), deadline).await?;
         match definite.answer.status {
             Status::Ok | Status::Replay => held(&op, definite),
             _ => Err(refusal(&op, definite)),
@@ -132,11 +137,12 @@ impl Ledger {
         op.ttl_ms = ask.ttl_seconds.map_or(0, |seconds| u64::from(seconds) * 1000);
         op.second = ask.used_tokens.map_or(0, Tokens::get);
         op.policy_version = policies.version(user);
+        let op = Arc::new(op);
         for _ in 0..MAX_LOOKUPS {
-            let definite = self.calls.run(op.clone(), deadline).await?;
+            let definite = self.calls.run(Arc::clone(&op), deadline).await?;
             match definite.answer.status {
                 Status::Ok | Status::Replay => return held(&op, definite),
-                Status::Unknown => match Box::pin(self.find(&op, &definite)).await? {
+                Status::Unknown => match Box::pin(self.find(&op, &definite, deadline)).await? {
                     Found::Charged { .. } => return Err(Refusal::Finished { state: State::Settled }),
                     Found::Expired { .. } => return Err(Refusal::Finished { state: State::Expired }),
                     Found::Nothing => return Err(Refusal::ReservationNotFound),
@@ -189,11 +195,12 @@ impl Ledger {
         &self,
         op: &mut Operation,
         definite: Definite,
+        deadline: Instant,
     ) -> Result<Option<Receipt<Transaction>>, Refusal> {
         let balance = definite.answer.balance;
         let replay = |transaction| Ok(Some(Receipt { subject: transaction, balance, replayed: true }));
         let usage_unknown = op.options.has(Options::USAGE_UNKNOWN);
-        match self.find(op, &definite).await? {
+        match self.find(op, &definite, deadline).await? {
             Found::Charged { total, transaction } if usage_unknown || total == op.tokens => {
                 replay(transaction)
             }
@@ -211,8 +218,9 @@ impl Ledger {
         }
     }
 
-    async fn find(&self, op: &Operation, definite: &Definite) -> Result<Found, Refusal> {
-        lookup::find(&self.store, self.calls.shards().of(op.user), definite, op.user, &op.id).await
+    async fn find(&self, op: &Operation, from: &Definite, deadline: Instant) -> Result<Found, Refusal> {
+        let shard = self.calls.shards().of(op.user);
+        lookup::find(&self.store, shard, from, (op.user, &op.id), deadline).await
     }
 }
 

@@ -4,7 +4,7 @@
 //! by a replica that is gone) and leaves when the ledger or the dead letters have all its outbox ids. One that missed
 //! a recovery's window is run again as *witnessed*: charged whatever Redis remembers.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,7 @@ impl WitnessTask {
         let operation = Operation { verb, ..witnessed.operation };
         tracing::warn!(partition = shard.id.0, id = %operation.id, "a settle missed a recovery; running it again");
         let deadline = Instant::now() + Duration::from_secs(2);
-        if let Err(error) = self.calls.run(operation, deadline).await {
+        if let Err(error) = self.calls.run(Arc::new(operation), deadline).await {
             tracing::error!(?error, "a witnessed settle was refused");
         }
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
-use super::{Store, StoreError, booking_rows::DeadColumns, signed, unsigned};
+use super::{Store, StoreError, booking::DeadColumns, signed, unsigned};
 use crate::quota::{OutboxId, PartitionId, UserId};
 
 /// Why an entry is here.

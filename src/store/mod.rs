@@ -8,8 +8,6 @@
 //! then rows of `user_accounts` by id, then the rest.
 
 mod booking;
-mod booking_rows;
-mod booking_rules;
 mod budgets;
 mod dead_letters;
 mod error;

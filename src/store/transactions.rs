@@ -7,8 +7,7 @@ use uuid::Uuid;
 
 use super::{
     PartitionRow, Store, StoreError,
-    booking::find_buried,
-    booking_rows::{outbox_ids, reservations},
+    booking::{find_buried, outbox_ids, reservations},
     partitions::RawPartition,
     unsigned,
 };

@@ -3,12 +3,14 @@
 //! The layouts are those in the headers of the Lua files; the contract tests run both sides against each other.
 
 mod answer;
+mod apply;
 mod bytes;
 mod entry;
 mod operation;
 mod record;
 
 pub use answer::{Answer, Status};
+pub use apply::{Head, apply};
 pub use bytes::Malformed;
 pub use entry::{Facts, decode_entry};
 pub use operation::{Operation, Options, Verb, fingerprint};

@@ -18,8 +18,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::DeadReason;
 use crate::quota::{Entry, Flags, Kind, Line, OutboxId, ReservationId, UserId};
+use crate::store::DeadReason;
 
 /// A row of the ledger, as far as the rules look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

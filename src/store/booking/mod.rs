@@ -9,7 +9,7 @@
 //!    flusher does not wait for the lock: whoever holds it does the work.
 //! 2. It locks the accounts in the order of their ids, so that no two bookings can deadlock over them.
 //! 3. It reads what the ledger and the dead letters have of the batch's reservations. Under the lock nobody else can
-//!    add to that, so the pure rules (`booking_rules`) decide on the truth.
+//!    add to that, so the pure rules (`rules`) decide on the truth.
 //! 4. It inserts the rows `ON CONFLICT DO NOTHING`. A row that does conflict means that somebody booked without the
 //!    lock; the batch starts again rather than guess. So `used_tokens` grows by rows really inserted, and only those.
 //! 5. It adds to the accounts, buries the dead letters, raises the high water, writes the witness's report, commits.
@@ -20,21 +20,33 @@
 //! A row that Postgres refuses must not hold up the others: the batch is bisected under savepoints down to it, it goes
 //! to the dead letters in the same SQL transaction, and the rest goes on.
 
+mod insert;
+mod known;
+mod rows;
+mod rules;
+
 use std::collections::{HashMap, HashSet};
 
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use self::{
+    insert::insert_bisecting,
+    known::{buried_ids, ledger_rows},
+    rows::{accounts, flaw},
+    rules::{Decision, decide},
+};
 use super::{
     DeadReason, MAX_ATTEMPTS, PartitionState, ReplicaId, Store, StoreError,
-    booking_rows::{DeadColumns, RowColumns, accounts, flaw, outbox_ids, reservations, spend_by_account},
-    booking_rules::{Decision, Known, KnownRows, decide},
     dead_letters::bury,
     error::{Verdict, verdict_of},
     partitions::RawPartition,
     replicas, signed,
 };
-use crate::quota::{Entry, Kind, OutboxId, PartitionId};
+use crate::quota::{Entry, OutboxId, PartitionId};
+
+pub(super) use known::find_buried;
+pub(super) use rows::{DeadColumns, outbox_ids, reservations};
 
 /// Who books, and what gives it the right to.
 #[derive(Clone, Copy, Debug)]
@@ -300,204 +312,4 @@ async fn lock_accounts(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Ha
     .fetch_all(connection)
     .await?;
     Ok(existing.into_iter().collect())
-}
-
-/// What the ledger has of the reservations of these entries.
-async fn ledger_rows<'a>(
-    connection: &mut PgConnection,
-    entries: &[&'a Entry],
-) -> Result<KnownRows<'a>, StoreError> {
-    let (users, ids) = reservations(entries.iter().map(|entry| (entry.user, entry.reservation.as_str())));
-    // LATERAL and LIMIT (four kinds, four rows) keep this a probe of the unique index per reservation, whatever the
-    // planner believes about the size of a fast-growing table.
-    let rows = sqlx::query!(
-        "SELECT t.user_id, t.reservation_id, t.kind, t.tokens_used, t.outbox_sequence, t.outbox_nonce
-         FROM UNNEST($1::uuid[], $2::text[]) AS e (user_id, reservation_id)
-         CROSS JOIN LATERAL (
-             SELECT user_id, reservation_id, kind, tokens_used, outbox_sequence, outbox_nonce
-             FROM token_transactions
-             WHERE user_id = e.user_id AND reservation_id = e.reservation_id
-             LIMIT 4
-         ) t",
-        &users,
-        &ids as &[&str],
-    )
-    .fetch_all(connection)
-    .await?;
-    let mut known = KnownRows::new();
-    if rows.is_empty() {
-        return Ok(known);
-    }
-    let names: HashMap<_, _> = entries
-        .iter()
-        .map(|entry| ((entry.user.0, entry.reservation.as_str()), (entry.user, &entry.reservation)))
-        .collect();
-    for row in rows {
-        let kind = Kind::from_name(&row.kind);
-        let name = names.get(&(row.user_id, row.reservation_id.as_str()));
-        let (Some(kind), Some(name)) = (kind, name) else {
-            return Err(StoreError::corrupt(format_args!("a transaction of kind {:?}", row.kind)));
-        };
-        known.entry(*name).or_default().push(Known {
-            kind,
-            tokens: row.tokens_used,
-            outbox_id: OutboxId {
-                sequence: row.outbox_sequence.cast_unsigned(),
-                nonce: row.outbox_nonce.cast_unsigned(),
-            },
-        });
-    }
-    Ok(known)
-}
-
-/// Which of these entries are among the dead letters.
-async fn buried_ids(
-    connection: &mut PgConnection,
-    partition: PartitionId,
-    entries: &[&Entry],
-) -> Result<HashSet<OutboxId>, sqlx::Error> {
-    let (sequences, nonces) = outbox_ids(entries.iter().map(|entry| entry.outbox_id));
-    find_buried(connection, partition, &sequences, &nonces).await
-}
-
-pub(super) async fn find_buried(
-    connection: &mut PgConnection,
-    partition: PartitionId,
-    sequences: &[i64],
-    nonces: &[i64],
-) -> Result<HashSet<OutboxId>, sqlx::Error> {
-    let rows = sqlx::query!(
-        "SELECT d.outbox_sequence, d.outbox_nonce
-         FROM dead_letters d
-         JOIN UNNEST($2::bigint[], $3::bigint[]) AS e (sequence, nonce)
-              ON d.outbox_sequence = e.sequence AND d.outbox_nonce = e.nonce
-         WHERE d.partition = $1",
-        partition.0 as i16,
-        sequences,
-        nonces,
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| OutboxId {
-            sequence: row.outbox_sequence.cast_unsigned(),
-            nonce: row.outbox_nonce.cast_unsigned(),
-        })
-        .collect())
-}
-
-/// Inserts rows and adds to their accounts; gives the outbox ids of the rows that Postgres refuses, with its words.
-/// Each half of a refused range is tried on its own, so one bad row among n costs about 2 log n more statements.
-async fn insert_bisecting(
-    connection: &mut PgConnection,
-    partition: PartitionId,
-    rows: &[&Entry],
-) -> Result<HashMap<OutboxId, String>, StoreError> {
-    let mut refused = HashMap::new();
-    let mut ranges = vec![rows];
-    while let Some(range) = ranges.pop() {
-        let mut savepoint = connection.begin().await?;
-        match insert(&mut savepoint, partition, range).await {
-            Ok(()) => savepoint.commit().await?,
-            Err(Refusal::Rows(detail)) => {
-                savepoint.rollback().await?;
-                if let [row] = range {
-                    refused.insert(row.outbox_id, detail);
-                } else {
-                    let (first, second) = range.split_at(range.len() / 2);
-                    // A stack: the first half is next, so that rows go in in their order.
-                    ranges.extend([second, first]);
-                }
-            }
-            Err(Refusal::Store(error)) => return Err(error),
-        }
-    }
-    Ok(refused)
-}
-
-enum Refusal {
-    /// At least one of the rows cannot be stored.
-    Rows(String),
-    Store(StoreError),
-}
-
-impl From<sqlx::Error> for Refusal {
-    fn from(error: sqlx::Error) -> Self {
-        match verdict_of(&error) {
-            Some(Verdict::RefusesRow) => Self::Rows(error.to_string()),
-            _ => Self::Store(error.into()),
-        }
-    }
-}
-
-async fn insert(
-    connection: &mut PgConnection,
-    partition: PartitionId,
-    rows: &[&Entry],
-) -> Result<(), Refusal> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let inserted = insert_rows(connection, partition, &RowColumns::new(rows)).await?;
-    if inserted != rows.len() as u64 {
-        return Err(Refusal::Store(StoreError::Contended("rows appeared that were not there".into())));
-    }
-    let (ids, spends) = spend_by_account(rows);
-    let changed = sqlx::query!(
-        "UPDATE user_accounts a SET used_tokens = a.used_tokens + s.tokens, updated_at = now()
-         FROM UNNEST($1::uuid[], $2::bigint[]) AS s (id, tokens) WHERE a.id = s.id",
-        &ids,
-        &spends,
-    )
-    .execute(connection)
-    .await?
-    .rows_affected();
-    if changed != ids.len() as u64 {
-        return Err(Refusal::Store(StoreError::corrupt("a locked account is gone")));
-    }
-    Ok(())
-}
-
-async fn insert_rows(
-    connection: &mut PgConnection,
-    partition: PartitionId,
-    rows: &RowColumns<'_>,
-) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query!(
-        r#"INSERT INTO token_transactions (
-               id, user_id, reservation_id, kind, tokens_used, model_used, request_id, input_tokens, output_tokens,
-               cached_tokens, flags, metadata, "timestamp", outbox_sequence, outbox_nonce, partition
-           )
-           SELECT id, user_id, reservation_id, kind, tokens, model, request_id, input_tokens, output_tokens,
-                  cached_tokens, flags, metadata::json, 'epoch'::timestamptz + at_ms * interval '1 millisecond',
-                  outbox_sequence, outbox_nonce, $1
-           FROM UNNEST(
-               $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::bigint[],
-               $10::bigint[], $11::bigint[], $12::smallint[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[]
-           ) AS r (
-               id, user_id, reservation_id, kind, tokens, model, request_id, input_tokens, output_tokens,
-               cached_tokens, flags, metadata, at_ms, outbox_sequence, outbox_nonce
-           )
-           ON CONFLICT DO NOTHING"#,
-        partition.0 as i16,
-        &rows.ids,
-        &rows.users,
-        &rows.reservations as &[&str],
-        &rows.kinds as &[&str],
-        &rows.tokens,
-        &rows.models as &[Option<&str>],
-        &rows.request_ids as &[Option<&str>],
-        &rows.input_tokens as &[Option<i64>],
-        &rows.output_tokens as &[Option<i64>],
-        &rows.cached_tokens as &[Option<i64>],
-        &rows.flags,
-        &rows.metadata as &[Option<&str>],
-        &rows.at_ms,
-        &rows.outbox_sequences,
-        &rows.outbox_nonces,
-    )
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::DeadReason;
 use crate::quota::{Entry, Kind, MAX_OPERATION_TOKENS, OutboxId, PartitionId, UserId};
+use crate::store::DeadReason;
 
 /// Latest time that both ends can tell, in the last days of the year 9999: beyond it is a broken clock, not a time.
 const MAX_AT_MS: u64 = 253_402_207_200_000;
@@ -97,20 +97,22 @@ pub(super) fn accounts(entries: &[&Entry]) -> Vec<Uuid> {
 }
 
 /// Reservations of these entries, each once, as two columns.
-pub(super) fn reservations<'a>(pairs: impl Iterator<Item = (UserId, &'a str)>) -> (Vec<Uuid>, Vec<&'a str>) {
+pub(in crate::store) fn reservations<'a>(
+    pairs: impl Iterator<Item = (UserId, &'a str)>,
+) -> (Vec<Uuid>, Vec<&'a str>) {
     let distinct: HashSet<(UserId, &str)> = pairs.collect();
     distinct.into_iter().map(|(user, reservation)| (user.0, reservation)).unzip()
 }
 
 /// Outbox ids as two columns. Bit casts: Postgres has no unsigned type, and an id that is out of range must still be
 /// found among the dead letters.
-pub(super) fn outbox_ids(ids: impl Iterator<Item = OutboxId>) -> (Vec<i64>, Vec<i64>) {
+pub(in crate::store) fn outbox_ids(ids: impl Iterator<Item = OutboxId>) -> (Vec<i64>, Vec<i64>) {
     ids.map(|id| (id.sequence.cast_signed(), id.nonce.cast_signed())).unzip()
 }
 
 /// Columns of `dead_letters`, all of one length.
 #[derive(Default)]
-pub(super) struct DeadColumns<'a> {
+pub(in crate::store) struct DeadColumns<'a> {
     pub outbox_sequences: Vec<i64>,
     pub outbox_nonces: Vec<i64>,
     pub users: Vec<Uuid>,
