@@ -86,7 +86,9 @@ pub async fn run(
     let limits = server::Limits::of(&config.http);
     tasks.spawn(server::serve(metrics_listener, metrics_router, limits, stop_metrics.clone()));
     tasks.spawn(upkeep(exporter, ledger.clone(), stop_metrics.clone()));
-    let api = Api::new(ledger, store.clone(), config.http.clone(), Verifier::new(&config.auth));
+    let verifier = Verifier::new(&config.auth);
+    tasks.spawn(verifier.keep_keys_fresh(stop_metrics.clone()));
+    let api = Api::new(ledger, store.clone(), config.http.clone(), verifier);
     let serving = tokio::spawn(server::serve(listener, http::router(api), limits, stop_http.clone()));
     tracing::info!(http = %addresses.http, metrics = %addresses.metrics, "listening");
     // Nobody may be waiting to hear it.

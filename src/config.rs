@@ -2,6 +2,8 @@
 //!
 //! Every key stands with its default and its unit in `config.example.toml`; a test keeps the two in step.
 
+mod issuers;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use figment::{
@@ -9,6 +11,8 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+
+pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 
 /// Everything the service can be told.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -45,13 +49,16 @@ pub struct HttpConfig {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Shared secret of HS256, at least 32 bytes.
+    /// Shared secret of HS256, at least 32 bytes; with `issuer` and `audience` it makes the first issuer. Empty for
+    /// none.
     pub hs256_secret: Secret,
     pub issuer: String,
     pub audience: String,
     pub leeway_seconds: u64,
     /// A JWT that lives longer is refused.
     pub max_lifetime_seconds: u64,
+    /// Identity providers whose JWTs are taken too.
+    pub issuers: Vec<IssuerConfig>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -144,6 +151,7 @@ impl Default for AuthConfig {
             audience: "cota".into(),
             leeway_seconds: 5,
             max_lifetime_seconds: 86_400 * 31,
+            issuers: Vec::new(),
         }
     }
 }
@@ -237,8 +245,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] with the key and the rule.
     pub fn check(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
         let rules = [
-            (self.auth.hs256_secret.expose().len() >= 32, "auth.hs256_secret must have at least 32 bytes"),
+            (
+                auth.hs256_secret.expose().len() >= 32 || (!auth.has_secret() && !auth.issuers.is_empty()),
+                "auth.hs256_secret must have at least 32 bytes; it may be empty when auth.issuers are set",
+            ),
+            (!auth.has_secret() || !auth.issuer.is_empty(), "auth.issuer must not be empty"),
+            (!auth.has_secret() || !auth.audience.is_empty(), "auth.audience must not be empty"),
+            (auth.leeway_seconds <= 60, "auth.leeway_seconds must be at most 60"),
             ((1..=1024).contains(&self.ledger.partitions), "ledger.partitions must be 1 to 1024"),
             ((1..=64).contains(&self.ledger.max_batch), "ledger.max_batch must be 1 to 64"),
             ((1..=64).contains(&self.ledger.lanes), "ledger.lanes must be 1 to 64"),
@@ -256,7 +271,7 @@ impl Config {
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(ConfigError::Invalid(rule)),
-            None => Ok(()),
+            None => auth.check_issuers(),
         }
     }
 }
@@ -296,4 +311,6 @@ pub enum ConfigError {
     Parse(Box<figment::Error>),
     #[error("{0}")]
     Invalid(&'static str),
+    #[error("auth.issuers, {0:?}: {1}")]
+    Issuer(String, &'static str),
 }

@@ -45,6 +45,9 @@ metrics! {
     Histogram OPERATION_SECONDS "cota_operation_seconds" ["verb"] "From the call of an operation to its definite answer.";
     Counter PROBLEMS "cota_problems_total" ["code"] "Problems answered over HTTP, by their stable code.";
     Counter AUTH_REFUSALS "cota_auth_refusals_total" ["reason"] "JWTs that were not taken, by reason.";
+    Counter JWKS_REFRESHES "cota_jwks_refreshes_total" ["issuer", "outcome"] "Readings of an issuer's key set: changed, unchanged, failed; and expired, when its keys were not read for so long that they are refused.";
+    Gauge JWKS_KEYS "cota_jwks_keys" ["issuer"] "Keys that check JWTs of an issuer.";
+    Gauge JWKS_AGE "cota_jwks_age_seconds" ["issuer"] "Time since an issuer's key set was last read.";
     Histogram HTTP_SECONDS "cota_http_request_seconds" ["route", "status"] "HTTP requests, by route and class of status.";
     Histogram BATCH_OPERATIONS "cota_lane_batch_operations" [] "Operations of one apply call.";
     Counter SHED "cota_lane_shed_total" ["queue"] "Operations refused because a queue, a share or the outbox was full.";
@@ -162,6 +165,19 @@ pub fn problem(code: &'static str) {
 
 pub fn auth_refusal(reason: &'static str) {
     metrics::counter!(AUTH_REFUSALS, "reason" => reason).increment(1);
+}
+
+/// `issuer` is one of the configuration's, never one that a JWT names.
+pub fn jwks_refresh(issuer: &str, outcome: &'static str) {
+    metrics::counter!(JWKS_REFRESHES, "issuer" => issuer.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// `age` is none before the first reading.
+pub fn jwks_keys(issuer: &str, keys: usize, age: Option<Duration>) {
+    metrics::gauge!(JWKS_KEYS, "issuer" => issuer.to_owned()).set(keys as f64);
+    if let Some(age) = age {
+        metrics::gauge!(JWKS_AGE, "issuer" => issuer.to_owned()).set(age.as_secs_f64());
+    }
 }
 
 /// `route` is the router's pattern, never the path as sent.

@@ -3,13 +3,18 @@
 use serde_json::Value;
 
 use super::CliError;
-use crate::config::Config;
+use crate::{config::Config, http::jwt::check_key_file};
 
 /// Keys of which only the fact that they are set may be shown.
 const SECRETS: [(&str, &str); 3] = [("auth", "hs256_secret"), ("redis", "url"), ("postgres", "url")];
 
-/// Prints the configuration that is in force, as JSON. It has been checked by being loaded.
+/// Prints the configuration that is in force, as JSON. It has been checked by being loaded, but for the files it names.
 pub(super) fn run(config: &Config) -> Result<(), CliError> {
+    for issuer in &config.auth.issuers {
+        if let Some(path) = &issuer.jwks_file {
+            check_key_file(issuer, path).map_err(|error| CliError::KeyFile { path: path.clone(), error })?;
+        }
+    }
     println!("{:#}", shown(config)?);
     Ok(())
 }

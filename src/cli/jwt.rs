@@ -1,11 +1,13 @@
 //! `cota jwt`.
 
+use std::{fs, path::PathBuf};
+
 use clap::{Args, ValueEnum};
 
 use super::CliError;
 use crate::{
-    config::Config,
-    http::jwt::{Role, mint},
+    config::{Config, IssuerConfig},
+    http::jwt::{Role, Signer},
     quota::UserId,
 };
 
@@ -20,6 +22,15 @@ pub(super) struct JwtOptions {
     /// How long it is good for, as in 30s, 15m, 12h or 7d; at most auth.max_lifetime_seconds.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_ttl)]
     ttl: u64,
+    /// Sign with this private key of an issuer (PEM, PKCS #8: RSA, P-256 or Ed25519) instead of the shared secret.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The key's name in the issuer's key set.
+    #[arg(long, requires = "key")]
+    kid: Option<String>,
+    /// Which of auth.issuers signs; may be left out when there is one.
+    #[arg(long, requires = "key", value_name = "ISSUER")]
+    iss: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,7 +65,26 @@ fn jwt(options: &JwtOptions, config: &Config) -> Result<String, CliError> {
     if role == Role::User && subject.parse::<UserId>().is_err() {
         return Err(CliError::Usage("--sub of a user is its id, a UUID in its hyphenated form"));
     }
-    Ok(mint(&config.auth, subject, role, options.ttl)?)
+    let signer = match &options.key {
+        None => Signer::with_secret(&config.auth)?,
+        Some(path) => {
+            let issuer = issuer(options, config)?;
+            let pem = fs::read(path).map_err(CliError::io("reading", path))?;
+            Signer::with_key(&config.auth, issuer, &pem, options.kid.clone())?
+        }
+    };
+    Ok(signer.mint(subject, role, options.ttl)?)
+}
+
+fn issuer<'a>(options: &JwtOptions, config: &'a Config) -> Result<&'a IssuerConfig, CliError> {
+    match (&options.iss, &*config.auth.issuers) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(CliError::Usage("--iss says which of auth.issuers signs")),
+        (Some(name), issuers) => {
+            let named = issuers.iter().find(|issuer| issuer.issuer == *name);
+            named.ok_or(CliError::Usage("--iss is none of auth.issuers"))
+        }
+    }
 }
 
 /// Seconds of a time such as `90`, `90s`, `15m`, `12h` or `7d`.
@@ -105,7 +135,8 @@ mod tests {
             (RoleName::Admin, Some("eve"), "eve"),
             (RoleName::User, Some(user.as_str()), user.as_str()),
         ] {
-            let options = JwtOptions { role, sub: sub.map(str::to_owned), ttl: 60 };
+            let options =
+                JwtOptions { role, sub: sub.map(str::to_owned), ttl: 60, key: None, kid: None, iss: None };
             let principal = Verifier::new(&config.auth).verify(&jwt(&options, &config).unwrap()).unwrap();
             assert_eq!((principal.role, &*principal.subject), (role.role().0, subject));
         }
@@ -114,7 +145,10 @@ mod tests {
     #[test]
     fn what_the_service_would_not_take_is_refused() {
         let config = config();
-        let options = |role, sub: &str, ttl| JwtOptions { role, sub: Some(sub.to_owned()), ttl };
+        let options = |role, sub: &str, ttl| {
+            let sub = Some(sub.to_owned());
+            JwtOptions { role, sub, ttl, key: None, kid: None, iss: None }
+        };
         let too_long = config.auth.max_lifetime_seconds + 1;
         for bad in [
             options(RoleName::User, "not-a-uuid", 60),

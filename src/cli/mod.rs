@@ -20,7 +20,7 @@ use crate::{
     app::AppError,
     config::{Config, ConfigError},
     devstack::DevstackError,
-    http::jwt::MintError,
+    http::jwt::{KeyFileError, MintError},
     store::StoreError,
 };
 
@@ -64,6 +64,8 @@ enum CliError {
     Devstack(#[from] DevstackError),
     #[error(transparent)]
     Jwt(#[from] MintError),
+    #[error("key set {path}: {error}")]
+    KeyFile { path: PathBuf, error: KeyFileError },
     #[error("{what}: {source}")]
     Io { what: String, source: std::io::Error },
     #[error("{0}")]

@@ -4,7 +4,7 @@
 //! the extractors: JWT, access, ids in the path, shape of query and body. Access is decided from the JWT and the
 //! path alone, before anything is looked up, so that a refusal says nothing about what exists.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, RawPathParams},
@@ -14,10 +14,13 @@ use axum::{
 use super::{
     Api,
     code::Code,
-    jwt::{AuthError, Principal, Role, Verifier},
+    jwt::{AuthError, Principal, Role},
     problem::Problem,
 };
-use crate::quota::{ReservationId, UserId};
+use crate::{
+    config::millis,
+    quota::{ReservationId, UserId},
+};
 
 /// Who may use a route below `/users/{id}`.
 pub trait Rule {
@@ -68,7 +71,7 @@ impl<R: Rule + Send> FromRequestParts<Api> for For<R> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let principal = authenticate(&api.verifier, &parts.headers)?;
+        let principal = authenticate(api, &parts.headers).await?;
         let user = path_user(parts, api).await;
         // A user's own id, in its one spelling; a malformed id is nobody's.
         let own = principal.role == Role::User
@@ -88,7 +91,7 @@ impl FromRequestParts<Api> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        match authenticate(&api.verifier, &parts.headers)?.role {
+        match authenticate(api, &parts.headers).await?.role {
             Role::Admin => Ok(Self),
             Role::User | Role::Gateway => Err(Code::Forbidden.into()),
         }
@@ -123,8 +126,18 @@ async fn path_user(parts: &mut Parts, api: &Api) -> Option<UserId> {
     }
 }
 
-fn authenticate(verifier: &Verifier, headers: &HeaderMap) -> Result<Principal, Problem> {
-    presented(headers).and_then(|jwt| verifier.verify(jwt)).map_err(|reason| {
+/// Longest wait for a key that is not known yet, within the time a call may take.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
+
+async fn authenticate(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem> {
+    let verdict = match presented(headers) {
+        Ok(jwt) => {
+            let patience = KEY_PATIENCE.min(millis(api.config.request_deadline_ms));
+            api.verifier.authenticate(jwt, patience).await
+        }
+        Err(reason) => Err(reason),
+    };
+    verdict.map_err(|reason| {
         crate::metrics::auth_refusal(reason.as_str());
         tracing::debug!(reason = reason.as_str(), "JWT refused");
         Problem::unauthenticated(match reason {
