@@ -11,11 +11,15 @@ use std::{
 };
 
 use cota::{
-    config::{AuthConfig, Secret},
+    config::{AuthConfig, Config, Secret},
     http::jwt::{Role, Verifier},
 };
 use serde_json::Value;
-use support::servers::TempFolder;
+use support::{
+    identity::{ED25519_1, P256_1, RSA_1, jwks},
+    servers::TempFolder,
+};
+use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const SECRET: &str = "a secret of more than thirty-two bytes";
@@ -217,5 +221,76 @@ fn jwt_prints_one_that_the_service_takes() {
     ] {
         let output = jwt(wrong);
         assert!(!output.status.success() && output.stdout.is_empty(), "{wrong:?}");
+    }
+}
+
+/// A configuration with an identity provider and no secret of its own; its key set is `jwks.json` beside it.
+fn provider(folder: &Path, key_set: &str) -> std::path::PathBuf {
+    fs::write(folder.join("jwks.json"), key_set).unwrap();
+    let file = folder.join("cota.toml");
+    let text = format!(
+        "[[auth.issuers]]\nissuer = \"https://login.example/\"\naudience = \"cota\"\njwks_file = {:?}\n",
+        folder.join("jwks.json")
+    );
+    fs::write(&file, text).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn jwt_signs_with_a_private_key_as_the_provider_would() {
+    let folder = TempFolder::new();
+    let config = provider(&folder, &jwks(&[RSA_1, P256_1, ED25519_1]));
+    let verifier = Verifier::new(&Config::load(Some(&config)).unwrap().auth);
+    let stop = CancellationToken::new();
+    let keeping = tokio::spawn(verifier.keep_keys_fresh(stop.clone()));
+    let jwt = |arguments: &[&str]| {
+        let mut command = cota();
+        command.args(["jwt", "--role", "gateway", "--config"]).arg(&config).args(arguments);
+        command.output().unwrap()
+    };
+    for key in [RSA_1, P256_1, ED25519_1] {
+        let pem = folder.join(key.kid);
+        fs::write(&pem, key.pem).unwrap();
+        let pem = pem.to_str().unwrap();
+        for arguments in
+            [&["--key", pem, "--kid", key.kid][..], &["--key", pem, "--iss", "https://login.example/"]]
+        {
+            let output = jwt(arguments);
+            let printed = String::from_utf8(output.stdout).unwrap();
+            let principal = verifier.authenticate(printed.trim(), PATIENCE).await.unwrap();
+            assert_eq!((principal.role, &*principal.subject), (Role::Gateway, "gateway"));
+        }
+    }
+    let pem = folder.join(RSA_1.kid);
+    let pem = pem.to_str().unwrap();
+    let toml = folder.join("cota.toml");
+    for (wrong, said) in [
+        (&[][..], "hs256_secret"),
+        (&["--key", "nowhere.pem"], "nowhere.pem"),
+        (&["--key", toml.to_str().unwrap()], "PEM"),
+        (&["--key", pem, "--iss", "https://other.example/"], "--iss"),
+        (&["--kid", "rsa-1"], "--key"),
+    ] {
+        let output = jwt(wrong);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{wrong:?}");
+        assert!(text(&output).contains(said), "{wrong:?}: {}", text(&output));
+    }
+    stop.cancel();
+    keeping.await.unwrap();
+}
+
+#[test]
+fn check_config_reads_the_key_sets_it_names() {
+    let folder = TempFolder::new();
+    let check = |key_set: &str| {
+        let config = provider(&folder, key_set);
+        let output = cota().arg("check-config").arg("--config").arg(config).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    let (sound, shown) = check(&jwks(&[P256_1]));
+    assert!(sound && shown.contains("https://login.example/"), "{shown}");
+    for bad in ["{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#] {
+        let (sound, said) = check(bad);
+        assert!(!sound && said.contains("jwks.json"), "{bad}: {said}");
     }
 }

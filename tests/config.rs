@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
-use cota::config::{Config, ConfigError, Secret};
+use cota::config::{Config, ConfigError, IssuerConfig, PublicKeyAlgorithm, Role, Secret};
 use serde_json::Value;
 
 const EXAMPLE: &str = include_str!("../config.example.toml");
@@ -88,8 +88,12 @@ fn the_example_lacks_the_secret_alone() {
 #[test]
 fn what_is_out_of_range_is_refused_by_name() {
     type Break = fn(&mut Config);
-    let broken: [(&str, Break); 9] = [
+    let broken: [(&str, Break); 13] = [
         ("auth.hs256_secret", |c| c.auth.hs256_secret = Secret::new("x".repeat(31))),
+        ("auth.hs256_secret", |c| c.auth.hs256_secret = Secret::default()),
+        ("auth.issuer", |c| c.auth.issuer.clear()),
+        ("auth.audience", |c| c.auth.audience.clear()),
+        ("auth.leeway_seconds", |c| c.auth.leeway_seconds = 61),
         ("ledger.partitions", |c| c.ledger.partitions = 0),
         ("ledger.partitions", |c| c.ledger.partitions = 1025),
         ("ledger.max_batch", |c| c.ledger.max_batch = 65),
@@ -105,6 +109,67 @@ fn what_is_out_of_range_is_refused_by_name() {
         change(&mut config);
         let error = config.check().unwrap_err().to_string();
         assert!(error.starts_with(key), "{key}: {error}");
+    }
+}
+
+fn issuer(change: impl FnOnce(&mut IssuerConfig)) -> Config {
+    let mut issuer = IssuerConfig {
+        issuer: "https://login.example/".into(),
+        audience: "cota".into(),
+        jwks_file: Some("jwks.json".into()),
+        jwks_url: None,
+        algorithms: vec![PublicKeyAlgorithm::ES256],
+        roles: vec![Role::User],
+    };
+    change(&mut issuer);
+    let mut config = Config::default();
+    config.auth.issuers = vec![issuer];
+    config
+}
+
+#[test]
+fn an_issuer_stands_in_for_the_secret_and_is_whole() {
+    issuer(|_| {}).check().unwrap();
+    type Break = fn(&mut IssuerConfig);
+    let broken: [(&str, Break); 6] = [
+        ("issuer", |i| i.issuer.clear()),
+        ("audience", |i| i.audience.clear()),
+        ("jwks_file", |i| i.jwks_file = None),
+        ("jwks_file", |i| i.jwks_url = "https://login.example/jwks".to_owned().try_into().ok()),
+        ("algorithms", |i| i.algorithms.clear()),
+        ("roles", |i| i.roles.clear()),
+    ];
+    for (key, change) in broken {
+        let error = issuer(change).check().unwrap_err().to_string();
+        assert!(error.starts_with("auth.issuers") && error.contains(key), "{key}: {error}");
+    }
+    let mut twice = issuer(|_| {});
+    twice.auth.issuers.push(twice.auth.issuers[0].clone());
+    assert!(twice.check().is_err());
+    // The secret's own name is taken only where there is a secret.
+    let mut own_name = issuer(|i| i.issuer = "cota".into());
+    own_name.check().unwrap();
+    own_name.auth.hs256_secret = Secret::new("x".repeat(32));
+    assert!(own_name.check().unwrap_err().to_string().contains("\"cota\""));
+}
+
+#[test]
+fn issuers_come_from_the_file_or_the_environment() {
+    let one =
+        r#"[{issuer="https://login.example/", audience="cota", jwks_url="https://login.example/jwks"}]"#;
+    let (sound, text) = check_config(&[("COTA_AUTH__ISSUERS", one)]);
+    assert!(sound && text.contains("\"jwks_url\": \"https://login.example/jwks\""), "{text}");
+    assert!(text.contains("RS256") && text.contains("gateway"), "{text}");
+    for (from, to) in [
+        ("https://login.example/jwks", "http://login.example/jwks"),
+        ("https://login.example/jwks", "https://me:hush@login.example/jwks"),
+        ("audience=", "audiense="),
+        (", audience", ", roles=[\"root\"], audience"),
+        (", audience", ", algorithms=[\"HS256\"], audience"),
+        (", audience", ", algorithms=[\"none\"], audience"),
+    ] {
+        let (sound, text) = check_config(&[("COTA_AUTH__ISSUERS", &one.replace(from, to))]);
+        assert!(!sound && text.contains("configuration") && !text.contains("hush"), "{to}: {text}");
     }
 }
 

@@ -10,6 +10,7 @@ mod bad_input;
 mod credits;
 mod debits;
 mod health;
+mod identity;
 mod metrics;
 mod reservations;
 mod shutdown;

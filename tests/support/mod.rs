@@ -1,6 +1,7 @@
 //! What every test binary shares: real servers, and ways to drive them.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
+pub mod identity;
 pub mod invariants;
 pub mod load;
 pub mod partition;
