@@ -6,7 +6,7 @@
 //! §3.8, §3.9, §3.11). Its `iss` and `kid` choose among our keys; keys that a header brings or points to are never
 //! looked at.
 //!
-//! The way of a JWT: [`memory`] knows most of them, without waiting and without a lock. One that is new is checked with
+//! The way of a JWT: [`memory`] knows most of them, and nothing waits. One that is new is checked with
 //! the keys at hand ([`keys`]). Only one that names a key we do not have may wait for its issuer's key set
 //! ([`source`]).
 
