@@ -180,7 +180,7 @@ impl Default for PostgresConfig {
 impl Default for LedgerConfig {
     fn default() -> Self {
         Self {
-            partitions: 8,
+            partitions: 1,
             lanes: 1,
             max_batch: 64,
             reserve_queue: 8_192,
