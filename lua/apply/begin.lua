@@ -13,7 +13,8 @@
 --       [8] recovery window ms after `ra`, in which a settle of an unknown id may be charged
 --       [9…] one packed operation each, big-endian:
 --            u8 verb (1 reserve, 2 settle, 3 debit, 4 release, 5 extend, 6 expire)
---            u8 options (1 usage unknown, 2 Postgres knows no row, 4 witnessed)
+--            u8 options (1 usage unknown, 2 Postgres knows no row, 4 witnessed, 8 follows: held back while the
+--            operation before it in this call has no definite answer)
 --            16 bytes account · u64 tokens (hold or charge) · u48 ttl ms
 --            u64 second: extend: progress tokens; settle: tokens an expiry row in Postgres has charged
 --            u64 policy version · 8 bytes fingerprint · u8+n rid · u8+n model · u16+n metadata
@@ -24,12 +25,12 @@
 --       then by status: DENIED u8 count, each: u8 line, u64 requested, i64 available · STALE u64 policy version
 --       · OK, REPLAY, FINISHED, RELEASED, MISMATCH: the record, when there is one
 --       status: 1 OK · 2 REPLAY · 3 MISMATCH · 4 FINISHED · 5 DENIED · 6 SUSPENDED · 7 STALE · 8 COLD · 9 FULL
---               10 UNKNOWN · 11 RELEASED · 12 GONE · 13 RANGE · 14 UNREADABLE
+--               10 UNKNOWN · 11 RELEASED · 12 GONE · 13 RANGE · 14 UNREADABLE · 15 HELD_BACK (not run)
 -- Invariant: nothing is written before the head and every operation have been read; from then on no command can
 --       fail. All lines of an operation change or none. A reservation reaches one terminal state, once.
 local OK, REPLAY, MISMATCH, FINISHED, DENIED, SUSPENDED, STALE = 1, 2, 3, 4, 5, 6, 7
-local COLD, FULL, UNKNOWN, RELEASED_ALREADY, GONE, RANGE, UNREADABLE = 8, 9, 10, 11, 12, 13, 14
-local USAGE_UNKNOWN, NO_ROW, WITNESSED = 1, 2, 4
+local COLD, FULL, UNKNOWN, RELEASED_ALREADY, GONE, RANGE, UNREADABLE, HELD_BACK = 8, 9, 10, 11, 12, 13, 14, 15
+local USAGE_UNKNOWN, NO_ROW, WITNESSED, FOLLOWS = 1, 2, 4, 8
 local OVERAGE, ESTIMATED, LATE, RECOVERED = 1, 2, 4, 8
 local KIND_SETTLE, KIND_DEBIT, KIND_EXPIRY, KIND_CORRECTION = 1, 2, 3, 4
 local FIRST_OPERATION = 9

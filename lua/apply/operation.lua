@@ -9,6 +9,7 @@ local function unpack_operation(bytes, first_key)
   op.usage_unknown = options % 2 == 1
   op.no_row = math.floor(options / NO_ROW) % 2 == 1
   op.witnessed = math.floor(options / WITNESSED) % 2 == 1
+  op.follows = options >= FOLLOWS
   op.key = KEYS[first_key]
   for i = 1, lines do
     local line = {key = KEYS[first_key + i]}

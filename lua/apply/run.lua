@@ -15,6 +15,13 @@ local function run(op)
   return verbs[op.verb](op, record, bytes)
 end
 
+-- Whether this answer is none yet: its caller resolves it and runs the operation again, and until then nothing that
+-- follows it in a chain may run.
+local function is_open(packed)
+  local status, due = string.byte(packed, 1, 2)
+  return status == COLD or status == STALE or status == UNKNOWN or status == HELD_BACK or (status == DENIED and due == 1)
+end
+
 local meta = redis.call('HMGET', META, 'st', 'ep', 'sq', 'ri', 'oq', 'ra')
 local refusal = check_head(meta, epoch, run_id, high_water)
 if refusal then return refusal end
@@ -36,6 +43,10 @@ redis.call('HSET', META, 'sq', sq, 'oq', oq + #operations)
 local reply = {0, sq, now, nonce}
 for i, op in ipairs(operations) do
   next_oq = oq + i
-  reply[i + 4] = run(op)
+  if op.follows and i > 1 and is_open(reply[i + 3]) then
+    reply[i + 4] = answer(HELD_BACK, op)
+  else
+    reply[i + 4] = run(op)
+  end
 end
 return reply

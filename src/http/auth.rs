@@ -84,6 +84,18 @@ impl<R: Rule + Send> FromRequestParts<Api> for For<R> {
     }
 }
 
+/// A caller that the rule admits for any user at all, on routes whose users stand in the body.
+pub struct ForAny<R>(PhantomData<R>);
+
+impl<R: Rule + Send> FromRequestParts<Api> for ForAny<R> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let principal = authenticate(api, &parts.headers).await?;
+        if R::admits(principal.role, false) { Ok(Self(PhantomData)) } else { Err(Code::Forbidden.into()) }
+    }
+}
+
 /// An admin, on routes about no single user.
 pub struct Admin;
 

@@ -116,6 +116,12 @@ codes! {
     ConflictingFields "conflicting_fields" UNPROCESSABLE_ENTITY
         en "Conflicting fields" "Members that exclude each other were sent, or the same fact twice and differently."
         pt "Campos em conflito" "Foram enviados membros que se excluem, ou o mesmo fato duas vezes e diferente."
+    InvalidBatch "invalid_batch" UNPROCESSABLE_ENTITY
+        en "Invalid batch" "A batch has 1 to 256 operations."
+        pt "Lote inválido" "Um lote tem de 1 a 256 operações."
+    UnknownOperation "unknown_operation" UNPROCESSABLE_ENTITY
+        en "Unknown operation" "op is reserve, settle, release, extend or debit."
+        pt "Operação desconhecida" "op é reserve, settle, release, extend ou debit."
     InvalidAmount "invalid_amount" UNPROCESSABLE_ENTITY
         en "Invalid amount" "An amount is a whole number, written in digits alone; a credit is at least 1."
         pt "Quantidade inválida" "Uma quantidade é um número inteiro, só com dígitos; um crédito é de pelo menos 1."

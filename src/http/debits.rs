@@ -1,24 +1,21 @@
 //! Settling without a reservation.
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 
 use super::{
     Api,
     auth::{For, Hot},
     code::Code,
     json::Object,
+    operations::perform,
     problem::Problem,
     request::{JsonBody, caller_id},
     usage::charge,
-    views::{Settled, replayable},
 };
-use crate::quota::{Charge, Debit};
+use crate::quota::{Ask, Charge, Debit, ReservationId};
 
-const DEBIT: [&str; 5] = ["id", "tokens", "usage", "model", "request_id"];
+/// The members of a debit.
+pub const DEBIT: [&str; 5] = ["id", "tokens", "usage", "model", "request_id"];
 
 /// `POST /users/{id}/debits`
 pub async fn debit(
@@ -27,23 +24,15 @@ pub async fn debit(
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let ask = read_debit(&body, &headers)?;
-    let id = ask.id.clone();
-    let deadline = api.deadline();
-    let receipt = deadline
-        .ledger(api.ledger.debit(caller.user, ask, deadline.inner))
-        .await
-        .map_err(|refusal| Problem::from(refusal).reservation(id))?;
-    let answer = Settled { transaction: (&receipt.subject).into(), balance: (&receipt.balance).into() };
-    Ok(replayable(receipt.replayed, StatusCode::CREATED, &answer))
+    let body = Object::parse(&body, &DEBIT)?;
+    let id = caller_id(body.reservation_id("id")?, &headers)?;
+    perform(&api, caller.user, Ask::Debit(read_debit(&body, id)?)).await
 }
 
-fn read_debit(body: &[u8], headers: &HeaderMap) -> Result<Debit, Problem> {
-    let body = Object::parse(body, &DEBIT)?;
-    // The server makes no id here: a debit that cannot be repeated safely is worse than none.
-    let id = caller_id(body.reservation_id("id")?, headers)?
-        .ok_or_else(|| Problem::new(Code::MissingField).field("id"))?;
-    let (charge, model) = charge(&body)?;
+/// A debit from its members. The server makes no id here: a debit that cannot be repeated safely is worse than none.
+pub fn read_debit<const N: usize>(body: &Object<'_, N>, id: Option<ReservationId>) -> Result<Debit, Problem> {
+    let id = id.ok_or_else(|| Problem::new(Code::MissingField).field("id"))?;
+    let (charge, model) = charge(body)?;
     if charge == Charge::Unknown {
         // There is no reservation whose amount could stand in.
         return Err(Problem::new(Code::InvalidBody).field("usage"));

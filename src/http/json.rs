@@ -26,8 +26,12 @@ pub struct Object<'a, const N: usize> {
 }
 
 /// What taking apart found, short of a syntax error.
-enum Taken<'a, const N: usize> {
-    Whole([Option<&'a RawValue>; N]),
+struct Taken<'a, const N: usize> {
+    values: [Option<&'a RawValue>; N],
+    fault: Option<Fault>,
+}
+
+enum Fault {
     Unknown(String),
     Duplicate(&'static str),
 }
@@ -36,21 +40,34 @@ impl<'a, const N: usize> Object<'a, N> {
     /// # Errors
     /// `malformed_json`, `invalid_body` when it is no object, `unknown_field`, `duplicate_field`.
     pub fn parse(body: &'a [u8], names: &'static [&'static str; N]) -> Result<Self, Problem> {
+        let Taken { values, fault } = Self::take(body, names)?;
+        match fault {
+            None => Ok(Self { names, values }),
+            Some(Fault::Unknown(name)) => Err(Problem::new(Code::UnknownField).unknown_name(&name)),
+            Some(Fault::Duplicate(name)) => Err(Problem::new(Code::DuplicateField).field(name)),
+        }
+    }
+
+    /// A first look at the members that say how all of it is to be read: others, and members that stand twice, are
+    /// left for [`Self::parse`] to judge.
+    ///
+    /// # Errors
+    /// `malformed_json`, `invalid_body` when it is no object.
+    pub fn glance(body: &'a [u8], names: &'static [&'static str; N]) -> Result<Self, Problem> {
+        Self::take(body, names).map(|taken| Self { names, values: taken.values })
+    }
+
+    fn take(body: &'a [u8], names: &'static [&'static str; N]) -> Result<Taken<'a, N>, Problem> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let taken = Members(names).deserialize(&mut deserializer);
         // What follows the object is read even if a member is at fault: malformed JSON comes first.
-        let taken = taken.and_then(|taken| deserializer.end().map(|()| taken)).map_err(|error| {
+        taken.and_then(|taken| deserializer.end().map(|()| taken)).map_err(|error| {
             Problem::new(if error.is_data() && is_complete(body) {
                 Code::InvalidBody
             } else {
                 Code::MalformedJson
             })
-        })?;
-        match taken {
-            Taken::Whole(values) => Ok(Self { names, values }),
-            Taken::Unknown(name) => Err(Problem::new(Code::UnknownField).unknown_name(&name)),
-            Taken::Duplicate(name) => Err(Problem::new(Code::DuplicateField).field(name)),
-        }
+        })
     }
 
     fn get(&self, name: &'static str) -> Option<&'a RawValue> {
@@ -206,16 +223,16 @@ impl<'de, const N: usize> Visitor<'de> for Members<N> {
                 Some(index) => {
                     let value: &RawValue = map.next_value()?;
                     if values[index].replace(value).is_some() && fault.is_none() {
-                        fault = Some(Taken::Duplicate(self.0[index]));
+                        fault = Some(Fault::Duplicate(self.0[index]));
                     }
                 }
                 None => {
                     map.next_value::<IgnoredAny>()?;
-                    fault.get_or_insert_with(|| Taken::Unknown(name.into_owned()));
+                    fault.get_or_insert_with(|| Fault::Unknown(name.into_owned()));
                 }
             }
         }
-        Ok(fault.unwrap_or(Taken::Whole(values)))
+        Ok(Taken { values, fault })
     }
 }
 

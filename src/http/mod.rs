@@ -9,6 +9,7 @@
 //! reserve that was not sent yet is forgotten. The same holds for the deadline below, which drops futures too.
 
 pub mod auth;
+mod batch;
 pub mod code;
 mod credits;
 mod debits;
@@ -17,6 +18,7 @@ mod health;
 pub mod json;
 pub mod jwt;
 mod language;
+mod operations;
 pub mod problem;
 mod request;
 mod reservations;
@@ -147,6 +149,7 @@ fn routes(prefix: &str) -> Router<Api> {
         .route(&format!("{user}/credits"), post(credits::credit).get(credits::list))
         .route(&format!("{user}/suspend"), post(users::suspend))
         .route(&format!("{user}/resume"), post(users::resume))
+        .route(&format!("{prefix}/batch"), post(batch::batch))
         .route(&users, post(users::create).get(users::list))
         .route(&user, get(users::show))
 }

@@ -51,7 +51,7 @@ struct Facts {
 const MAX_ECHO: usize = 64;
 
 /// Seconds after which a 503 is worth another try; recoveries and restarts take about as long.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 impl Problem {
     pub fn new(code: Code) -> Self {
@@ -105,20 +105,29 @@ impl Problem {
         problem
     }
 
+    /// Seconds to wait before another try, on every 503.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.facts.outcome.map(|_| RETRY_AFTER_SECONDS)
+    }
+
+    /// The body of the answer.
+    pub fn body<'a>(&'a self, language: Language, top_up_url: Option<&'a str>) -> ProblemBody<'a> {
+        ProblemBody { problem: self, language, top_up_url }
+    }
+
     /// The answer in full.
     pub fn render(self, language: Language, top_up_url: Option<&str>) -> Response {
         let status = self.code.status();
-        let body = Rendered { problem: &self, language, top_up_url };
         // Strings, numbers and short lists: serialising them cannot fail, and an empty body still has its status.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let body = serde_json::to_vec(&self.body(language, top_up_url)).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         let mut set = |name: HeaderName, value: HeaderValue| headers.insert(name, value);
         set(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         set(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
         set(header::VARY, HeaderValue::from_static("accept-language"));
-        if self.facts.outcome.is_some() {
-            set(header::RETRY_AFTER, RETRY_AFTER);
+        if let Some(seconds) = self.retry_after() {
+            set(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(challenge) = self.facts.challenge {
             set(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -184,7 +193,8 @@ impl From<IdError> for Problem {
     }
 }
 
-struct Rendered<'a> {
+/// A problem in words; see [`Problem::body`].
+pub struct ProblemBody<'a> {
     problem: &'a Problem,
     language: Language,
     top_up_url: Option<&'a str>,
@@ -197,7 +207,7 @@ struct Short {
     requested: u64,
 }
 
-impl Serialize for Rendered<'_> {
+impl Serialize for ProblemBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Problem { code, facts } = self.problem;
         let text = code.text(self.language);

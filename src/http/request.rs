@@ -20,14 +20,29 @@ impl FromRequest<Api> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let is_json = is_json(request.headers());
-        let body = request.into_body();
-        // No body at all is malformed JSON; a body of another type is not even read.
-        if !body.is_end_stream() && !is_json {
-            return Err(Code::UnsupportedMediaType.into());
-        }
-        read(body, api).await.map(Self)
+        read_json(request, api, api.config.max_body_bytes).await.map(Self)
     }
+}
+
+/// As [`JsonBody`], with a limit of its own in bytes.
+pub struct LargeJsonBody<const LIMIT: usize>(pub Bytes);
+
+impl<const LIMIT: usize> FromRequest<Api> for LargeJsonBody<LIMIT> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        read_json(request, api, LIMIT).await.map(Self)
+    }
+}
+
+async fn read_json(request: Request, api: &Api, limit: usize) -> Result<Bytes, Problem> {
+    let is_json = is_json(request.headers());
+    let body = request.into_body();
+    // No body at all is malformed JSON; a body of another type is not even read.
+    if !body.is_end_stream() && !is_json {
+        return Err(Code::UnsupportedMediaType.into());
+    }
+    read(body, api, limit).await
 }
 
 /// A JSON body that may be absent: nothing, blanks or an empty object.
@@ -38,7 +53,7 @@ impl FromRequest<Api> for NoBody {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let is_json = is_json(request.headers());
-        let body = read(request.into_body(), api).await?;
+        let body = read(request.into_body(), api, api.config.max_body_bytes).await?;
         if body.trim_ascii().is_empty() {
             return Ok(Self);
         }
@@ -49,8 +64,7 @@ impl FromRequest<Api> for NoBody {
     }
 }
 
-async fn read(body: Body, api: &Api) -> Result<Bytes, Problem> {
-    let limit = api.config.max_body_bytes;
+async fn read(body: Body, api: &Api, limit: usize) -> Result<Bytes, Problem> {
     let too_large = || Problem::new(Code::BodyTooLarge).limit(limit as u64);
     // What says itself that it is too long is refused before a byte of it is read.
     if body.size_hint().lower() > limit as u64 {

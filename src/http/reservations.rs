@@ -12,17 +12,16 @@ use super::{
     auth::{For, Hot, PathReservation, Read},
     code::Code,
     json::Object,
+    operations::perform,
     problem::Problem,
     request::{JsonBody, NoBody, Params, caller_id},
     usage::{charge, one_model},
-    views::{ReservationView, Reserved, Settled, json, replayable},
+    views::{ReservationView, json},
 };
-use crate::{
-    ledger::Receipt,
-    quota::{DEFAULT_TTL_SECONDS, Extend, Model, Reservation, ReservationId, Reserve, Settle, Tokens},
-};
+use crate::quota::{Ask, DEFAULT_TTL_SECONDS, Extend, Model, ReservationId, Reserve, Settle, Tokens};
 
-const RESERVE: [&str; 6] = ["id", "tokens", "estimate", "model", "ttl_seconds", "metadata"];
+/// The members of a reserve.
+pub const RESERVE: [&str; 6] = ["id", "tokens", "estimate", "model", "ttl_seconds", "metadata"];
 const ESTIMATE: [&str; 3] = ["model", "input_tokens", "max_output_tokens"];
 
 /// `POST /users/{id}/reservations`
@@ -32,28 +31,24 @@ pub async fn reserve(
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let ask = read_reserve(&body, &headers)?;
-    let id = ask.id.clone();
-    let deadline = api.deadline();
-    let receipt = deadline
-        .ledger(api.ledger.reserve(caller.user, ask, deadline.inner))
-        .await
-        // Who was given an id by us needs it to ask again.
-        .map_err(|refusal| Problem::from(refusal).reservation(id))?;
-    Ok(reserved(&receipt, StatusCode::CREATED))
+    let body = Object::parse(&body, &RESERVE)?;
+    let id = caller_id(body.reservation_id("id")?, &headers)?;
+    perform(&api, caller.user, Ask::Reserve(read_reserve(&body, id)?)).await
 }
 
-fn read_reserve(body: &[u8], headers: &HeaderMap) -> Result<Reserve, Problem> {
-    let body = Object::parse(body, &RESERVE)?;
-    let id = caller_id(body.reservation_id("id")?, headers)?;
-    let (tokens, model) = wanted(&body)?;
+/// A reserve from its members; under an id of ours when the caller has none.
+pub fn read_reserve<const N: usize>(
+    body: &Object<'_, N>,
+    id: Option<ReservationId>,
+) -> Result<Reserve, Problem> {
+    let (tokens, model) = wanted(body)?;
     let ttl_seconds = body.ttl_seconds("ttl_seconds")?.unwrap_or(DEFAULT_TTL_SECONDS);
     let metadata = body.metadata("metadata")?;
     Ok(Reserve { id: id.unwrap_or_else(ReservationId::generate), tokens, model, ttl_seconds, metadata })
 }
 
 /// How many tokens to hold, and for which model: named, or from the estimate's most.
-fn wanted(body: &Object<'_, 6>) -> Result<(Tokens, Option<Model>), Problem> {
+fn wanted<const N: usize>(body: &Object<'_, N>) -> Result<(Tokens, Option<Model>), Problem> {
     let model = body.model("model")?;
     match (body.tokens("tokens")?, body.object("estimate", &ESTIMATE)?) {
         (Some(tokens), None) => Ok((tokens, model)),
@@ -72,7 +67,8 @@ fn wanted(body: &Object<'_, 6>) -> Result<(Tokens, Option<Model>), Problem> {
     }
 }
 
-const SETTLE: [&str; 4] = ["tokens", "usage", "model", "request_id"];
+/// The members of a settle, beside the id.
+pub const SETTLE: [&str; 4] = ["tokens", "usage", "model", "request_id"];
 
 /// `POST /users/{id}/reservations/{rid}/settle`
 pub async fn settle(
@@ -82,15 +78,13 @@ pub async fn settle(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let body = Object::parse(&body, &SETTLE)?;
-    let (charge, model) = charge(&body)?;
-    let ask = Settle { id: id.clone(), charge, model, request_id: body.request_id("request_id")? };
-    let deadline = api.deadline();
-    let receipt = deadline
-        .ledger(api.ledger.settle(caller.user, ask, deadline.inner))
-        .await
-        .map_err(|refusal| Problem::from(refusal).reservation(id))?;
-    let answer = Settled { transaction: (&receipt.subject).into(), balance: (&receipt.balance).into() };
-    Ok(replayable(receipt.replayed, StatusCode::OK, &answer))
+    perform(&api, caller.user, Ask::Settle(read_settle(&body, id)?)).await
+}
+
+/// A settle from its members.
+pub fn read_settle<const N: usize>(body: &Object<'_, N>, id: ReservationId) -> Result<Settle, Problem> {
+    let (charge, model) = charge(body)?;
+    Ok(Settle { id, charge, model, request_id: body.request_id("request_id")? })
 }
 
 /// `POST /users/{id}/reservations/{rid}/release`
@@ -100,15 +94,11 @@ pub async fn release(
     PathReservation(id): PathReservation,
     _: NoBody,
 ) -> Result<Response, Problem> {
-    let deadline = api.deadline();
-    let receipt = deadline
-        .ledger(api.ledger.release(caller.user, id.clone(), deadline.inner))
-        .await
-        .map_err(|refusal| Problem::from(refusal).reservation(id))?;
-    Ok(reserved(&receipt, StatusCode::OK))
+    perform(&api, caller.user, Ask::Release(id)).await
 }
 
-const EXTEND: [&str; 3] = ["tokens", "ttl_seconds", "used_tokens"];
+/// The members of an extend, beside the id.
+pub const EXTEND: [&str; 3] = ["tokens", "ttl_seconds", "used_tokens"];
 
 /// `POST /users/{id}/reservations/{rid}/extend`
 pub async fn extend(
@@ -118,8 +108,13 @@ pub async fn extend(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let body = Object::parse(&body, &EXTEND)?;
+    perform(&api, caller.user, Ask::Extend(read_extend(&body, id)?)).await
+}
+
+/// An extend from its members, at least one of them.
+pub fn read_extend<const N: usize>(body: &Object<'_, N>, id: ReservationId) -> Result<Extend, Problem> {
     let ask = Extend {
-        id: id.clone(),
+        id,
         tokens: body.tokens("tokens")?,
         ttl_seconds: body.ttl_seconds("ttl_seconds")?,
         used_tokens: body.tokens("used_tokens")?,
@@ -127,17 +122,7 @@ pub async fn extend(
     if ask.tokens.is_none() && ask.ttl_seconds.is_none() && ask.used_tokens.is_none() {
         return Err(Problem::new(Code::MissingField).field("tokens"));
     }
-    let deadline = api.deadline();
-    let receipt = deadline
-        .ledger(api.ledger.extend(caller.user, ask, deadline.inner))
-        .await
-        .map_err(|refusal| Problem::from(refusal).reservation(id))?;
-    Ok(reserved(&receipt, StatusCode::OK))
-}
-
-fn reserved(receipt: &Receipt<Reservation>, first: StatusCode) -> Response {
-    let answer = Reserved { reservation: (&receipt.subject).into(), balance: (&receipt.balance).into() };
-    replayable(receipt.replayed, first, &answer)
+    Ok(ask)
 }
 
 #[derive(Serialize)]

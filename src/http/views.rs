@@ -10,7 +10,10 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{code::Code, problem::Problem};
-use crate::quota::{Balance, Reservation, Transaction};
+use crate::{
+    ledger::Done,
+    quota::{Balance, Reservation, Transaction},
+};
 
 /// Writes `body` straight to bytes.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
@@ -29,9 +32,14 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// As [`json`]; a replay says so in its header and has `status` `replayed_status`.
+/// The status of a call that was answered with `first` when it was made: a replay makes nothing.
+pub fn status(replayed: bool, first: StatusCode) -> StatusCode {
+    if replayed { StatusCode::OK } else { first }
+}
+
+/// As [`json`]; a replay says so in its header and has its own [`status`].
 pub fn replayable(replayed: bool, first: StatusCode, body: &impl Serialize) -> Response {
-    let mut response = json(if replayed { StatusCode::OK } else { first }, body);
+    let mut response = json(status(replayed, first), body);
     if replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
@@ -143,6 +151,29 @@ impl<'a> From<&'a Transaction> for TransactionView<'a> {
 pub struct Settled<'a> {
     pub transaction: TransactionView<'a>,
     pub balance: BalanceView,
+}
+
+/// Answer of whichever verb it was.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum DoneView<'a> {
+    Held(Reserved<'a>),
+    Charged(Settled<'a>),
+}
+
+impl<'a> From<&'a Done> for DoneView<'a> {
+    fn from(done: &'a Done) -> Self {
+        match done {
+            Done::Held(receipt) => Self::Held(Reserved {
+                reservation: (&receipt.subject).into(),
+                balance: (&receipt.balance).into(),
+            }),
+            Done::Charged(receipt) => Self::Charged(Settled {
+                transaction: (&receipt.subject).into(),
+                balance: (&receipt.balance).into(),
+            }),
+        }
+    }
 }
 
 #[cfg(test)]

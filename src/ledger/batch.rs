@@ -55,8 +55,9 @@ impl Batch {
         let mut batch = Self { calls: Vec::new(), pipe: Pipeline::new(), misled: false, fresh };
         for job in jobs {
             let open = batch.calls.iter_mut().rev().find(|call| call.partition == job.partition);
-            match open.filter(|call| call.jobs.len() < limits.max_batch) {
-                Some(call) => call.jobs.push(job),
+            // A chain is never split: what holds its links back is inside one call.
+            match open.filter(|call| call.jobs.len() + job.weight() <= limits.max_batch) {
+                Some(call) => call.jobs.extend(job.links()),
                 None => batch.begin(job, shards, run_id),
             }
         }
@@ -75,7 +76,7 @@ impl Batch {
         match shards.get(partition).gate.pass() {
             Some(pass) if pass.run_id == *run_id => {
                 let nonce = rand::random::<u64>() >> 2;
-                self.calls.push(Call { partition, pass, nonce, jobs: vec![job] });
+                self.calls.push(Call { partition, pass, nonce, jobs: job.links().collect() });
             }
             pass => {
                 if let Some(pass) = pass {
@@ -84,7 +85,7 @@ impl Batch {
                         shards.get(partition).gate.doubt(&pass, Doubt::Recheck);
                     }
                 }
-                job.answer(Verdict::NotRun(Reason::Closed));
+                job.links().for_each(|job| job.answer(Verdict::NotRun(Reason::Closed)));
             }
         }
     }

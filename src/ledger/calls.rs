@@ -20,7 +20,7 @@ use super::{
     sweeper,
     wire::{Answer, Operation, Status},
 };
-use crate::metrics;
+use crate::{metrics, quota::UserId};
 
 /// Pause before an operation is sent again after a fault.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -48,24 +48,28 @@ pub struct Definite {
     clippy::large_enum_variant,
     reason = "the large one is the usual one; a box would cost each call an allocation"
 )]
-enum Next {
+pub enum Next {
     Done(Definite),
     Again,
     Refuse(Refusal),
 }
 
 /// One operation on its way: what is known of it so far.
-struct Attempt {
-    operation: Arc<Operation>,
+pub struct Attempt {
+    pub operation: Arc<Operation>,
     deadline: Instant,
     /// A try may have run.
-    unknown: bool,
+    pub unknown: bool,
     /// When the account was first found cold.
     cold_since: Option<Instant>,
 }
 
 impl Attempt {
-    fn unavailable(&self) -> Refusal {
+    pub fn new(operation: Arc<Operation>, deadline: Instant) -> Self {
+        Self { operation, deadline, unknown: false, cold_since: None }
+    }
+
+    pub fn unavailable(&self) -> Refusal {
         Refusal::Unavailable { outcome: if self.unknown { Outcome::Unknown } else { Outcome::None } }
     }
 }
@@ -109,8 +113,8 @@ impl Calls {
 
     async fn run_until(&self, operation: Arc<Operation>, deadline: Instant) -> Result<Definite, Refusal> {
         let shard = self.shards.of(operation.user);
-        let lane = self.lane_of(&operation);
-        let mut attempt = Attempt { operation, deadline, unknown: false, cold_since: None };
+        let lane = self.lane_of(operation.user);
+        let mut attempt = Attempt::new(operation, deadline);
         loop {
             if shard.gate.wait_open(deadline).await.is_none() {
                 return Err(attempt.unavailable());
@@ -126,17 +130,19 @@ impl Calls {
     }
 
     /// Operations of one account stay in one lane, so that they stay in order.
-    fn lane_of(&self, operation: &Operation) -> &Lane {
-        let (high, low) = operation.user.0.as_u64_pair();
+    pub fn lane_of(&self, user: UserId) -> &Lane {
+        let (high, low) = user.0.as_u64_pair();
         &self.lanes[((high ^ low) % self.lanes.len() as u64) as usize]
     }
 
-    async fn next(&self, shard: &Shard, attempt: &mut Attempt, verdict: Verdict) -> Next {
+    /// What is to happen after this verdict on the attempt; what can be resolved has been.
+    pub async fn next(&self, shard: &Shard, attempt: &mut Attempt, verdict: Verdict) -> Next {
         match verdict {
             Verdict::Answered { answer, pass, now_ms } => match answer.status {
                 // Boxed: every request's future would be as large as these rare ones, and is moved about.
                 Status::Cold | Status::Stale => Box::pin(self.resolve(shard, attempt, &answer, &pass)).await,
                 Status::Denied if answer.due => Box::pin(self.resolve(shard, attempt, &answer, &pass)).await,
+                Status::HeldBack => Next::Again,
                 _ => Next::Done(Definite { answer, pass, now_ms }),
             },
             Verdict::Unknown => {

@@ -64,6 +64,8 @@ pub struct Job {
     pub partition: PartitionId,
     pub operation: Arc<Operation>,
     pub deadline: Instant,
+    /// What follows it in a chain: goes to Redis in the same call, right behind it and in this order.
+    pub followers: Vec<Job>,
     custody: Arc<Custody>,
     reply: oneshot::Sender<Verdict>,
 }
@@ -73,17 +75,41 @@ impl Job {
         let (reply, receiver) = oneshot::channel();
         let custody = Arc::new(Custody::default());
         let waiter = Waiter { custody: Arc::clone(&custody), receiver, drops: operation.verb.takes_room() };
-        (Self { partition, operation, deadline, custody, reply }, waiter)
+        (Self { partition, operation, deadline, followers: Vec::new(), custody, reply }, waiter)
     }
 
     /// Claims the job for sending; `None` when its caller has left or its deadline has passed. A settle whose caller
     /// left is sent all the same: its usage is real.
-    pub fn claim(self, now: Instant) -> Option<Self> {
+    ///
+    /// Of a chain the links are claimed each by itself; what is left of it goes on in order.
+    pub fn claim(mut self, now: Instant) -> Option<Self> {
+        if self.followers.is_empty() {
+            return self.claim_alone(now);
+        }
+        let followers = std::mem::take(&mut self.followers);
+        let mut claimed =
+            self.claim_alone(now).into_iter().chain(followers.into_iter().filter_map(|link| link.claim(now)));
+        let head = claimed.next()?;
+        Some(Self { followers: claimed.collect(), ..head })
+    }
+
+    fn claim_alone(self, now: Instant) -> Option<Self> {
         if self.operation.verb.takes_room() && now >= self.deadline {
             self.answer(Verdict::NotRun(Reason::Late));
             return None;
         }
         self.custody.claim(SENT).then_some(self)
+    }
+
+    /// How many operations it brings.
+    pub fn weight(&self) -> usize {
+        1 + self.followers.len()
+    }
+
+    /// The links of the chain one by one, in order; a lone operation is its own.
+    pub fn links(mut self) -> impl Iterator<Item = Self> {
+        let followers = std::mem::take(&mut self.followers);
+        std::iter::once(self).chain(followers)
     }
 
     /// Tells the caller, if it is still there.
@@ -119,5 +145,51 @@ impl Drop for Waiter {
         if self.drops {
             self.custody.claim(ABANDONED);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ledger::wire::Verb,
+        quota::{ReservationId, UserId},
+    };
+
+    /// A chain of these verbs, and who waits for each.
+    fn chain(verbs: &[Verb]) -> (Job, Vec<Waiter>) {
+        let partition = PartitionId(0);
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        let job = |verb: &Verb| {
+            let operation = Operation::new(*verb, UserId::generate(), ReservationId::generate(), Vec::new());
+            Job::new(partition, Arc::new(operation), deadline)
+        };
+        let (mut jobs, waiters): (Vec<Job>, Vec<Waiter>) = verbs.iter().map(job).unzip();
+        let followers = jobs.split_off(1);
+        let mut head = jobs.remove(0);
+        head.followers = followers;
+        (head, waiters)
+    }
+
+    fn verbs(job: Job) -> Vec<Verb> {
+        job.links().map(|job| job.operation.verb).collect()
+    }
+
+    #[test]
+    fn of_a_chain_whose_caller_has_left_what_was_used_goes_on_in_order() {
+        let (whole, _waiters) = chain(&[Verb::Reserve, Verb::Settle]);
+        assert_eq!(whole.weight(), 2);
+        assert_eq!(whole.claim(Instant::now()).map(verbs), Some(vec![Verb::Reserve, Verb::Settle]));
+
+        let (left, waiters) = chain(&[Verb::Reserve, Verb::Settle, Verb::Extend, Verb::Release, Verb::Debit]);
+        drop(waiters);
+        assert_eq!(
+            left.claim(Instant::now()).map(verbs),
+            Some(vec![Verb::Settle, Verb::Release, Verb::Debit])
+        );
+
+        let (left, waiters) = chain(&[Verb::Reserve, Verb::Reserve]);
+        drop(waiters);
+        assert!(left.claim(Instant::now()).is_none());
     }
 }

@@ -7,15 +7,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     batch::{Batch, Limits},
-    job::{Job, Reason, Verdict},
+    job::{Job, Reason, Verdict, Waiter},
     session::{Session, Sessions},
     shard::Shards,
-    waiting::WaitingReserves,
+    waiting::{Share, WaitingReserves},
     wire::Operation,
 };
 use crate::{config::LedgerConfig, metrics, quota::PartitionId};
@@ -29,6 +32,24 @@ pub struct Lane {
     urgent: mpsc::Sender<Job>,
     reserves: mpsc::Sender<Job>,
     waiting: Arc<WaitingReserves>,
+    /// What the links of waiting chains may take of the queues: these count jobs, and a chain is one.
+    chained: Room,
+    max_batch: usize,
+}
+
+/// How many links of chains may wait, by queue.
+#[derive(Clone)]
+struct Room {
+    urgent: Arc<Semaphore>,
+    reserves: Arc<Semaphore>,
+}
+
+/// A chain in a queue, as its caller holds it.
+pub struct Queued {
+    /// One per operation, in order.
+    pub waiters: Vec<Waiter>,
+    _shares: Vec<Share>,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Lane {
@@ -37,7 +58,12 @@ impl Lane {
         let (urgent, urgent_jobs) = mpsc::channel(config.settle_queue);
         let (reserves, reserve_jobs) = mpsc::channel(config.reserve_queue);
         let waiting = Arc::new(WaitingReserves::new(config.reserves_per_user));
-        let lane = Self { urgent, reserves, waiting };
+        let chained = Room {
+            urgent: Arc::new(Semaphore::new(config.settle_queue)),
+            reserves: Arc::new(Semaphore::new(config.reserve_queue)),
+        };
+        let max_batch = config.max_batch;
+        let lane = Self { urgent, reserves, waiting, chained, max_batch };
         let task = LaneTask {
             urgent: urgent_jobs,
             reserves: reserve_jobs,
@@ -56,20 +82,67 @@ impl Lane {
         let takes_room = operation.verb.takes_room();
         let share = if takes_room { self.waiting.enter(operation.user) } else { None };
         if takes_room && share.is_none() {
-            metrics::shed("share");
-            return Verdict::NotRun(Reason::Shed);
+            return Verdict::NotRun(shed("share"));
         }
         let (job, waiter) = Job::new(partition, operation, deadline);
         let queue = if takes_room { &self.reserves } else { &self.urgent };
         match queue.try_send(job) {
             Ok(()) => waiter.wait(deadline).await,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                metrics::shed(if takes_room { "reserves" } else { "urgent" });
-                Verdict::NotRun(Reason::Shed)
+                Verdict::NotRun(shed(if takes_room { "reserves" } else { "urgent" }))
             }
             Err(mpsc::error::TrySendError::Closed(_)) => Verdict::NotRun(Reason::Down),
         }
     }
+
+    /// The most operations of one chain that go in one call.
+    pub fn longest_chain(&self) -> usize {
+        self.max_batch
+    }
+
+    /// Puts operations of one account in a queue, to reach Redis in one call and in this order: in the reserves' queue
+    /// if one of them takes room, so that a chain is no way past the others. At most [`Self::longest_chain`].
+    ///
+    /// # Errors
+    /// Why none of them was taken.
+    pub fn enqueue(
+        &self,
+        partition: PartitionId,
+        operations: impl ExactSizeIterator<Item = Arc<Operation>>,
+        deadline: Instant,
+    ) -> Result<Queued, Reason> {
+        let (mut shares, mut waiters, mut jobs) =
+            (Vec::new(), Vec::with_capacity(operations.len()), Vec::new());
+        for operation in operations {
+            if operation.verb.takes_room() {
+                shares.push(self.waiting.enter(operation.user).ok_or_else(|| shed("share"))?);
+            }
+            let (job, waiter) = Job::new(partition, operation, deadline);
+            jobs.push(job);
+            waiters.push(waiter);
+        }
+        let takes_room = !shares.is_empty();
+        let (queue, room, name) = if takes_room {
+            (&self.reserves, &self.chained.reserves, "reserves")
+        } else {
+            (&self.urgent, &self.chained.urgent, "urgent")
+        };
+        let links = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(room).try_acquire_many_owned(links).map_err(|_| shed(name))?;
+        let mut jobs = jobs.into_iter();
+        let Some(mut head) = jobs.next() else { return Ok(Queued { waiters, _shares: shares, _room: room }) };
+        head.followers = jobs.collect();
+        match queue.try_send(head) {
+            Ok(()) => Ok(Queued { waiters, _shares: shares, _room: room }),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(shed(name)),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Reason::Down),
+        }
+    }
+}
+
+fn shed(queue: &'static str) -> Reason {
+    metrics::shed(queue);
+    Reason::Shed
 }
 
 /// The task behind a lane.
@@ -113,12 +186,15 @@ impl LaneTask {
     fn take_waiting(&mut self, first: Option<Job>) -> Vec<Job> {
         let round = self.limits.max_batch * self.shards.len();
         let mut jobs: Vec<Job> = first.into_iter().collect();
-        while jobs.len() < (round * 3).div_ceil(4) {
+        let mut operations: usize = jobs.iter().map(Job::weight).sum();
+        while operations < (round * 3).div_ceil(4) {
             let Ok(job) = self.urgent.try_recv() else { break };
+            operations += job.weight();
             jobs.push(job);
         }
-        while jobs.len() < round {
+        while operations < round {
             let Ok(job) = self.reserves.try_recv() else { break };
+            operations += job.weight();
             jobs.push(job);
         }
         jobs
@@ -132,7 +208,7 @@ impl LaneTask {
         }
         let fresh = self.session.is_none();
         let Some(mut session) = self.connected().await else {
-            jobs.into_iter().for_each(|job| job.answer(Verdict::NotRun(Reason::Down)));
+            jobs.into_iter().flat_map(Job::links).for_each(|job| job.answer(Verdict::NotRun(Reason::Down)));
             return;
         };
         let batch = Batch::build(jobs, &self.shards, &self.limits, session.link().run_id(), fresh);

@@ -3,6 +3,7 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `verbs`, `reads` | what callers ask, as methods of [`Ledger`] |
+//! | `chain` | the operations of one account in a batch call, in order |
 //! | `calls` | one operation until its answer is definite: cold accounts, stale policies, lost replies |
 //! | `lane`, `batch`, `job`, `waiting` | from many callers to one pipeline of `apply` calls, and back |
 //! | `gate`, `ring`, `shard` | which life of a partition this replica serves; what it witnessed |
@@ -13,6 +14,7 @@
 
 mod batch;
 mod calls;
+mod chain;
 mod gate;
 mod job;
 mod keeper;
@@ -38,6 +40,6 @@ pub mod wire;
 mod witness;
 
 pub use outbox::{Outbox, OutboxPage};
-pub use refusal::{Account, Outcome, Receipt, Refusal};
+pub use refusal::{Account, Done, Outcome, Receipt, Refusal};
 pub use session::CallError;
 pub use start::{Background, Ledger, Running};

@@ -1,6 +1,6 @@
 //! What the ledger answers, and why it refuses.
 
-use crate::quota::{Balance, ShortBudget, State};
+use crate::quota::{Balance, Reservation, ShortBudget, State, Transaction};
 
 /// What a verb did, with the balance after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +9,42 @@ pub struct Receipt<T> {
     pub balance: Balance,
     /// The same call had been answered before; nothing happened now.
     pub replayed: bool,
+}
+
+/// What one of the verbs did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Reserve, release, extend.
+    Held(Receipt<Reservation>),
+    /// Settle, debit.
+    Charged(Receipt<Transaction>),
+}
+
+/// A verb has its own kind of receipt; should it ever bring another, nothing definite is known.
+const STRANGE: Refusal = Refusal::Unavailable { outcome: Outcome::Unknown };
+
+impl Done {
+    /// See [`Receipt::replayed`].
+    pub fn replayed(&self) -> bool {
+        match self {
+            Self::Held(receipt) => receipt.replayed,
+            Self::Charged(receipt) => receipt.replayed,
+        }
+    }
+
+    pub(super) fn held(self) -> Result<Receipt<Reservation>, Refusal> {
+        match self {
+            Self::Held(receipt) => Ok(receipt),
+            Self::Charged(_) => Err(STRANGE),
+        }
+    }
+
+    pub(super) fn charged(self) -> Result<Receipt<Transaction>, Refusal> {
+        match self {
+            Self::Charged(receipt) => Ok(receipt),
+            Self::Held(_) => Err(STRANGE),
+        }
+    }
 }
 
 /// An account as Redis has it.

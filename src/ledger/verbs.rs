@@ -5,18 +5,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    Ledger, Outcome, Receipt, Refusal,
+    Done, Ledger, Outcome, Receipt, Refusal,
     calls::Definite,
     lookup::{self, Found},
     wire::{Answer, Facts, Operation, Options, Status, Verb, fingerprint},
 };
 use crate::quota::{
-    AmountError, Charge, Debit, Extend, Kind, Model, RequestId, Reservation, ReservationId, Reserve, Settle,
-    ShortBudget, State, Tokens, Transaction, UserId, transaction_id,
+    AmountError, Ask, Charge, Debit, Extend, Kind, Model, RequestId, Reservation, ReservationId, Reserve,
+    Settle, ShortBudget, State, Tokens, Transaction, UserId, transaction_id,
 };
 
 /// How often an operation is looked up in Postgres before it is given up; each look-up has its own reason.
-const MAX_LOOKUPS: usize = 8;
+pub(super) const MAX_LOOKUPS: usize = 8;
 
 impl From<AmountError> for Refusal {
     fn from(_: AmountError) -> Self {
@@ -25,6 +25,21 @@ impl From<AmountError> for Refusal {
 }
 
 impl Ledger {
+    /// One operation, whichever its verb; see the verbs below.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn perform(&self, user: UserId, ask: Ask, deadline: Instant) -> Result<Done, Refusal> {
+        let mut op = Arc::new(self.operation(user, ask)?);
+        for _ in 0..MAX_LOOKUPS {
+            let definite = self.calls.run(Arc::clone(&op), deadline).await?;
+            if let Some(done) = self.conclude(&mut op, definite, deadline).await? {
+                return Ok(done);
+            }
+        }
+        Err(Refusal::Unavailable { outcome: Outcome::None })
+    }
+
     /// Holds tokens before a model call, all or nothing, once by id.
     ///
     /// # Errors
@@ -36,20 +51,7 @@ impl Ledger {
         ask: Reserve,
         deadline: Instant,
     ) -> Result<Receipt<Reservation>, Refusal> {
-        let policies = self.calls.policies();
-        let mut op = Operation::new(Verb::Reserve, user, ask.id, policies.lines(user, ask.tokens.get()));
-        op.fingerprint = fingerprint(Verb::Reserve, &[Some(ask.tokens.get())], ask.model.as_ref());
-        op.tokens = ask.tokens.get();
-        op.ttl_ms = u64::from(ask.ttl_seconds) * 1000;
-        op.policy_version = policies.version(user);
-        op.model = ask.model;
-        op.metadata = ask.metadata;
-        let op = Arc::new(op);
-        let definite = self.calls.run(Arc::clone(&op), deadline).await?;
-        match definite.answer.status {
-            Status::Ok | Status::Replay => held(&op, definite),
-            _ => Err(refusal(&op, definite)),
-        }
+        self.perform(user, Ask::Reserve(ask), deadline).await?.held()
     }
 
     /// Charges what was used and gives back the rest, once by id.
@@ -62,26 +64,7 @@ impl Ledger {
         ask: Settle,
         deadline: Instant,
     ) -> Result<Receipt<Transaction>, Refusal> {
-        let Settle { id, charge, model, request_id } = ask;
-        let mut op = Arc::new(self.charge(Verb::Settle, user, id, charge, model, request_id)?);
-        for _ in 0..MAX_LOOKUPS {
-            let definite = self.calls.run(Arc::clone(&op), deadline).await?;
-            match definite.answer.status {
-                Status::Ok | Status::Replay => return charged(&op, definite),
-                Status::Unknown if op.options.has(Options::NO_ROW) => {
-                    return Err(Refusal::ReservationNotFound);
-                }
-                Status::Unknown => {
-                    if let Some(receipt) =
-                        Box::pin(self.settle_unknown(Arc::make_mut(&mut op), definite, deadline)).await?
-                    {
-                        return Ok(receipt);
-                    }
-                }
-                _ => return Err(refusal(&op, definite)),
-            }
-        }
-        Err(Refusal::Unavailable { outcome: Outcome::None })
+        self.perform(user, Ask::Settle(ask), deadline).await?.charged()
     }
 
     /// Charges without a reservation, once by id.
@@ -94,12 +77,7 @@ impl Ledger {
         ask: Debit,
         deadline: Instant,
     ) -> Result<Receipt<Transaction>, Refusal> {
-        let op = Arc::new(self.charge(Verb::Debit, user, ask.id, ask.charge, ask.model, ask.request_id)?);
-        let definite = self.calls.run(Arc::clone(&op), deadline).await?;
-        match definite.answer.status {
-            Status::Ok | Status::Replay => charged(&op, definite),
-            _ => Err(refusal(&op, definite)),
-        }
+        self.perform(user, Ask::Debit(ask), deadline).await?.charged()
     }
 
     /// Gives everything back. An unknown id is remembered as released, so that a late reserve with it is refused.
@@ -112,12 +90,7 @@ impl Ledger {
         id: ReservationId,
         deadline: Instant,
     ) -> Result<Receipt<Reservation>, Refusal> {
-        let op = Arc::new(Operation::new(Verb::Release, user, id, self.calls.policies().lines(user, 0)));
-        let definite = self.calls.run(Arc::clone(&op), deadline).await?;
-        match definite.answer.status {
-            Status::Ok | Status::Replay => held(&op, definite),
-            _ => Err(refusal(&op, definite)),
-        }
+        self.perform(user, Ask::Release(id), deadline).await?.held()
     }
 
     /// Raises a pending reservation; never lowers anything, so that a repeat is harmless.
@@ -130,28 +103,71 @@ impl Ledger {
         ask: Extend,
         deadline: Instant,
     ) -> Result<Receipt<Reservation>, Refusal> {
-        let tokens = ask.tokens.map_or(0, Tokens::get);
+        self.perform(user, Ask::Extend(ask), deadline).await?.held()
+    }
+
+    /// What Redis is to be asked.
+    ///
+    /// # Errors
+    /// `AmountOutOfRange` when the usage adds up to more than one operation may carry.
+    pub(super) fn operation(&self, user: UserId, ask: Ask) -> Result<Operation, Refusal> {
         let policies = self.calls.policies();
-        let mut op = Operation::new(Verb::Extend, user, ask.id, policies.lines(user, tokens));
-        op.tokens = tokens;
-        op.ttl_ms = ask.ttl_seconds.map_or(0, |seconds| u64::from(seconds) * 1000);
-        op.second = ask.used_tokens.map_or(0, Tokens::get);
-        op.policy_version = policies.version(user);
-        let op = Arc::new(op);
-        for _ in 0..MAX_LOOKUPS {
-            let definite = self.calls.run(Arc::clone(&op), deadline).await?;
-            match definite.answer.status {
-                Status::Ok | Status::Replay => return held(&op, definite),
-                Status::Unknown => match Box::pin(self.find(&op, &definite, deadline)).await? {
-                    Found::Charged { .. } => return Err(Refusal::Finished { state: State::Settled }),
-                    Found::Expired { .. } => return Err(Refusal::Finished { state: State::Expired }),
-                    Found::Nothing => return Err(Refusal::ReservationNotFound),
-                    Found::OtherLife => {}
-                },
-                _ => return Err(refusal(&op, definite)),
+        Ok(match ask {
+            Ask::Reserve(ask) => {
+                let tokens = ask.tokens.get();
+                let mut op = Operation::new(Verb::Reserve, user, ask.id, policies.lines(user, tokens));
+                op.fingerprint = fingerprint(Verb::Reserve, &[Some(tokens)], ask.model.as_ref());
+                op.tokens = tokens;
+                op.ttl_ms = u64::from(ask.ttl_seconds) * 1000;
+                op.policy_version = policies.version(user);
+                op.model = ask.model;
+                op.metadata = ask.metadata;
+                op
             }
+            Ask::Settle(ask) => {
+                self.charge(Verb::Settle, user, ask.id, ask.charge, ask.model, ask.request_id)?
+            }
+            Ask::Debit(ask) => {
+                self.charge(Verb::Debit, user, ask.id, ask.charge, ask.model, ask.request_id)?
+            }
+            Ask::Release(id) => Operation::new(Verb::Release, user, id, policies.lines(user, 0)),
+            Ask::Extend(ask) => {
+                let tokens = ask.tokens.map_or(0, Tokens::get);
+                let mut op = Operation::new(Verb::Extend, user, ask.id, policies.lines(user, tokens));
+                op.tokens = tokens;
+                op.ttl_ms = ask.ttl_seconds.map_or(0, |seconds| u64::from(seconds) * 1000);
+                op.second = ask.used_tokens.map_or(0, Tokens::get);
+                op.policy_version = policies.version(user);
+                op
+            }
+        })
+    }
+
+    /// What a definite answer means to the caller; `None` when the operation, completed with what Postgres knows, must
+    /// run again.
+    pub(super) async fn conclude(
+        &self,
+        op: &mut Arc<Operation>,
+        definite: Definite,
+        deadline: Instant,
+    ) -> Result<Option<Done>, Refusal> {
+        match (op.verb, definite.answer.status) {
+            (Verb::Settle | Verb::Debit, Status::Ok | Status::Replay) => {
+                charged(op, definite).map(|receipt| Some(Done::Charged(receipt)))
+            }
+            (_, Status::Ok | Status::Replay) => held(op, definite).map(|receipt| Some(Done::Held(receipt))),
+            (Verb::Settle, Status::Unknown) if !op.options.has(Options::NO_ROW) => {
+                let found = Box::pin(self.settle_unknown(Arc::make_mut(op), definite, deadline)).await?;
+                Ok(found.map(Done::Charged))
+            }
+            (Verb::Extend, Status::Unknown) => match Box::pin(self.find(op, &definite, deadline)).await? {
+                Found::Charged { .. } => Err(Refusal::Finished { state: State::Settled }),
+                Found::Expired { .. } => Err(Refusal::Finished { state: State::Expired }),
+                Found::Nothing => Err(Refusal::ReservationNotFound),
+                Found::OtherLife => Ok(None),
+            },
+            _ => Err(refusal(op, definite)),
         }
-        Err(Refusal::Unavailable { outcome: Outcome::None })
     }
 
     fn charge(
@@ -270,9 +286,12 @@ fn refusal(op: &Operation, definite: Definite) -> Refusal {
         Status::Full => Refusal::Overloaded,
         Status::Unknown | Status::Gone => Refusal::ReservationNotFound,
         Status::Range => Refusal::AmountOutOfRange,
-        // Cold and stale are resolved before they get here; an unreadable record is left alone.
-        Status::Ok | Status::Replay | Status::Stale | Status::Cold | Status::Unreadable => {
-            Refusal::Unavailable { outcome: Outcome::None }
-        }
+        // Cold, stale and held back are resolved before they get here; an unreadable record is left alone.
+        Status::Ok
+        | Status::Replay
+        | Status::Stale
+        | Status::Cold
+        | Status::HeldBack
+        | Status::Unreadable => Refusal::Unavailable { outcome: Outcome::None },
     }
 }

@@ -18,7 +18,7 @@ pub use balance::Balance;
 pub use budget::{BudgetId, Line, ShortBudget};
 pub use id::{IdError, MAX_RESERVATION_ID_LENGTH, ReservationId, UserId};
 pub use partition::{PartitionId, Partitions};
-pub use request::{Charge, Debit, Extend, Reserve, Settle, Usage};
+pub use request::{Ask, Charge, Debit, Extend, Reserve, Settle, Usage};
 pub use reservation::{DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, Reservation, State};
 pub use text::{
     MAX_METADATA_LENGTH, MAX_MODEL_LENGTH, MAX_REQUEST_ID_LENGTH, Metadata, Model, RequestId, TextError,

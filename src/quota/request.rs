@@ -45,6 +45,29 @@ pub struct Extend {
     pub used_tokens: Option<Tokens>,
 }
 
+/// One operation of any verb, as a batch brings them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    Reserve(Reserve),
+    Settle(Settle),
+    Debit(Debit),
+    Release(ReservationId),
+    Extend(Extend),
+}
+
+impl Ask {
+    /// The reservation or debit it is about.
+    pub fn id(&self) -> &ReservationId {
+        match self {
+            Self::Reserve(ask) => &ask.id,
+            Self::Settle(ask) => &ask.id,
+            Self::Debit(ask) => &ask.id,
+            Self::Release(id) => id,
+            Self::Extend(ask) => &ask.id,
+        }
+    }
+}
+
 /// How much a settle or debit charges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {

@@ -7,6 +7,8 @@ mod support;
 
 mod access;
 mod bad_input;
+mod batch;
+mod batch_twins;
 mod credits;
 mod debits;
 mod health;

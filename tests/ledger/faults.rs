@@ -200,14 +200,18 @@ async fn until_ok(world: &World, user: cota::quota::UserId) -> (i64, u64, u64) {
 }
 
 /// A world whose replica reaches Redis only through a proxy.
-struct ProxiedRedis {
-    world: World,
-    proxy: Proxy,
+pub struct ProxiedRedis {
+    pub world: World,
+    pub proxy: Proxy,
 }
 
 impl ProxiedRedis {
-    async fn start() -> Self {
-        let world = World::start(0).await;
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut cota::config::Config)) -> Self {
+        let world = World::with(0, change).await;
         let port = world.redis.lock().await.port();
         let proxy = Proxy::start(([127, 0, 0, 1], port).into()).await;
         let mut world = world;

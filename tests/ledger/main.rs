@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chains;
 mod cold;
 mod faults;
 mod grants;

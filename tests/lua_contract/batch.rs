@@ -8,7 +8,9 @@ use crate::{
     support::partition::{Applied, Head, rid, user},
 };
 
-use Status::{Cold, Denied, Finished, Full, Gone, Mismatch, Ok, Replay, Unreadable};
+use Status::{
+    Cold, Denied, Finished, Full, Gone, HeldBack, Mismatch, Ok, Released, Replay, Stale, Unknown, Unreadable,
+};
 
 /// What does not depend on the clock.
 fn timeless(mut answer: Answer) -> Answer {
@@ -118,6 +120,71 @@ contract! {
         let answers = p.apply_with(&full, &ops).await.answers();
         let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
         assert_eq!(statuses, [Full, Full, Ok, Ok, Ok]);
+    }
+
+    fn what_follows_an_account_that_is_cold_is_held_back(p) {
+        let ops = [reserve(1, 1), settle(1, 1).follows(), release(2).follows()];
+        assert_eq!(p.statuses(&ops).await, [Cold, HeldBack, HeldBack]);
+        p.grant(100, 0).await;
+        assert_eq!(p.statuses(&ops).await, [Ok; 3]);
+    }
+
+    fn what_follows_a_stale_policy_is_held_back_and_changes_nothing(p) {
+        p.grant(100, 0).await;
+        p.ok(reserve(1, 10)).await;
+        let before = p.dump().await;
+        let ops = [
+            reserve(2, 10).policy(9),
+            settle(1, 1).follows(),
+            debit(3, 1).follows(),
+            extend(1, 20).follows(),
+            release(1).follows(),
+            expire(1).follows(),
+        ];
+        let answers = p.apply(&ops).await.answers();
+        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [Stale, HeldBack, HeldBack, HeldBack, HeldBack, HeldBack]);
+        assert_eq!(p.dump().await, before);
+        Case::assert_balance(&answers[1], 100, 0, 10);
+        assert_eq!(p.statuses(&[extend(1, 20).policy(9), settle(1, 1).follows()]).await, [Stale, HeldBack]);
+    }
+
+    fn what_follows_an_id_that_postgres_must_be_asked_for_is_held_back(p) {
+        p.grant(100, 0).await;
+        assert_eq!(p.statuses(&[settle(1, 1), reserve(1, 1).follows()]).await, [Unknown, HeldBack]);
+        assert_eq!(p.statuses(&[extend(1, 1), reserve(1, 1).follows()]).await, [Unknown, HeldBack]);
+    }
+
+    fn what_follows_a_denial_is_held_back_while_something_is_overdue(p) {
+        p.grant(100, 0).await;
+        assert_eq!(p.statuses(&[reserve(1, 101), reserve(2, 1).follows()]).await, [Denied, Ok]);
+        p.ok(reserve(3, 50).ttl(0)).await;
+        assert_eq!(p.statuses(&[reserve(4, 90), reserve(5, 1).follows()]).await, [Denied, HeldBack]);
+        assert_eq!(p.statuses(&[expire(3), reserve(4, 90), reserve(5, 1).follows()]).await, [Ok; 3]);
+    }
+
+    fn a_definite_answer_holds_nothing_back(p) {
+        p.grant(100, 0).await;
+        p.ok(reserve(1, 10)).await;
+        p.ok(release(2)).await;
+        for (first, status) in [
+            (reserve(1, 10), Replay),
+            (reserve(1, 11), Mismatch),
+            (reserve(2, 1), Finished),
+            (settle(2, 1), Released),
+            (debit(1, 1), Mismatch),
+            (expire(1), Gone),
+            (reserve(3, 1_000), Denied),
+        ] {
+            let second = extend(1, 0).second(0).follows();
+            assert_eq!(p.statuses(&[first, second]).await, [status, Replay]);
+        }
+    }
+
+    fn what_does_not_follow_is_not_held_back_and_the_first_of_a_call_follows_nothing(p) {
+        p.grant(100, 0).await;
+        let ops = [reserve(1, 1).follows(), reserve(2, 1).of(1), reserve(3, 1), reserve(4, 1).of(1).follows()];
+        assert_eq!(p.statuses(&ops).await, [Ok, Cold, Ok, Cold]);
     }
 
     fn each_answer_has_the_balance_of_its_moment(p) {

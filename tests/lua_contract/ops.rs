@@ -57,6 +57,8 @@ pub trait Tweak {
     fn ttl(self, ms: u64) -> Self;
     fn policy(self, version: u64) -> Self;
     fn options(self, options: Options) -> Self;
+    /// Held back while the operation before it in the call has no definite answer.
+    fn follows(self) -> Self;
     /// Progress of an extend; what an expiry row has charged before a settle.
     fn second(self, tokens: u64) -> Self;
     fn model(self, name: &str) -> Self;
@@ -80,6 +82,10 @@ impl Tweak for Operation {
 
     fn options(self, options: Options) -> Self {
         Self { options: self.options.with(options), ..self }
+    }
+
+    fn follows(self) -> Self {
+        self.options(Options::FOLLOWS)
     }
 
     fn second(self, tokens: u64) -> Self {

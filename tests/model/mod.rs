@@ -73,8 +73,21 @@ pub struct Booked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     pub status: Status,
+    /// With a denial: something in the partition is overdue.
+    pub due: bool,
     pub budget: Option<Budget>,
     pub record: Option<Rec>,
+}
+
+impl Expected {
+    /// Whether the caller has to do something and run the operation again before it has its answer.
+    fn is_open(&self) -> bool {
+        match self.status {
+            Status::Cold | Status::Stale | Status::Unknown | Status::HeldBack => true,
+            Status::Denied => self.due,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,11 +106,27 @@ const LATE: u8 = 4;
 const RECOVERED: u8 = 8;
 
 impl Model {
+    /// The operations of one call at the moment `now`. What follows an operation that must be run again waits for it.
+    pub fn call(&mut self, ops: &[Op], now: u64) -> Vec<Expected> {
+        let mut answers: Vec<Expected> = Vec::new();
+        for op in ops {
+            let follows = Options(op.options).has(Options::FOLLOWS);
+            let waits = follows && answers.last().is_some_and(Expected::is_open);
+            answers.push(if waits { self.hold_back(op) } else { self.apply(op, now) });
+        }
+        answers
+    }
+
+    fn hold_back(&self, op: &Op) -> Expected {
+        let budget = self.budgets.get(&op.name.0).cloned();
+        Expected { status: Status::HeldBack, due: false, budget, record: None }
+    }
+
     /// One operation at the moment `now`.
     pub fn apply(&mut self, op: &Op, now: u64) -> Expected {
         let record = self.records.get(&op.name).cloned();
         if op.verb != Verb::Expire && !self.budgets.contains_key(&op.name.0) {
-            return Expected { status: Status::Cold, budget: None, record: None };
+            return Expected { status: Status::Cold, due: false, budget: None, record: None };
         }
         let status = match op.verb {
             Verb::Reserve => self.reserve(op, record, now),
@@ -108,7 +137,9 @@ impl Model {
             Verb::Expire => self.expire(op, record, now),
         };
         let record = self.records.get(&op.name).cloned().filter(|_| carries_record(status));
-        Expected { status, budget: self.budgets.get(&op.name.0).cloned(), record }
+        let overdue = |record: &Rec| record.state == State::Pending && now >= record.expires_at;
+        let due = status == Status::Denied && self.records.values().any(overdue);
+        Expected { status, due, budget: self.budgets.get(&op.name.0).cloned(), record }
     }
 
     fn budget(&mut self, op: &Op) -> &mut Budget {

@@ -227,7 +227,11 @@ impl Service {
         let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
         let id = sent["id"].as_str().or(key).map(str::to_owned);
         let answer = Answer::read(client.execute(request).await?).await;
-        self.note(&path, id.as_deref(), &answer);
+        if path.ends_with("/batch") {
+            self.note_batch(&sent, &answer);
+        } else {
+            self.note(&path, id.as_deref(), &answer);
+        }
         Ok(answer)
     }
 
@@ -258,6 +262,32 @@ impl Service {
         if let Some(tokens) = answer.body["transaction"]["tokens"].as_u64() {
             journal.acked.insert((user, id), tokens);
         }
+    }
+
+    /// Notes every operation of a batch as its single call would be noted.
+    fn note_batch(&self, sent: &Value, answer: &Answer) {
+        let operations = sent["operations"].as_array().into_iter().flatten();
+        let results = answer.body["results"].as_array().into_iter().flatten();
+        let mut journal = self.world.journal.lock().unwrap();
+        for (operation, result) in operations.zip(results) {
+            let user = operation["user_id"].as_str().and_then(|id| id.parse::<UserId>().ok());
+            let body = &result["body"];
+            let id = [&operation["id"], &body["reservation"]["id"], &body["reservation_id"]];
+            let id = id.into_iter().find_map(|id| ReservationId::new(id.as_str()?).ok());
+            let (Some(user), Some(id)) = (user, id) else { continue };
+            journal.asked.insert((user, id.clone()));
+            if let Some(tokens) = body["transaction"]["tokens"].as_u64() {
+                journal.acked.insert((user, id), tokens);
+            }
+        }
+    }
+
+    /// Sends operations as one batch, which must be taken; the results.
+    pub async fn batch(&self, operations: &[Value]) -> Vec<Value> {
+        let answer = self.post("/v1/batch", &json!({"operations": operations})).await.is(200);
+        let results = answer["results"].as_array().unwrap().clone();
+        assert_eq!(results.len(), operations.len());
+        results
     }
 
     /// The text of `/metrics`.

@@ -23,6 +23,8 @@ pub enum Status {
     Gone,
     Range,
     Unreadable,
+    /// Not run, because the operation before it in its chain must be run again first.
+    HeldBack,
 }
 
 impl Status {
@@ -43,10 +45,11 @@ impl Status {
             Self::Gone => "gone",
             Self::Range => "range",
             Self::Unreadable => "unreadable",
+            Self::HeldBack => "held_back",
         }
     }
 
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Ok,
         Self::Replay,
         Self::Mismatch,
@@ -61,6 +64,7 @@ impl Status {
         Self::Gone,
         Self::Range,
         Self::Unreadable,
+        Self::HeldBack,
     ];
 }
 

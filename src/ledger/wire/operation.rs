@@ -56,9 +56,15 @@ impl Options {
     pub const NO_ROW: Self = Self(2);
     /// A witness saw this settle acked: charge it, whatever Redis remembers.
     pub const WITNESSED: Self = Self(4);
+    /// The operation before it in the same call is of the same chain: held back until that has a definite answer.
+    pub const FOLLOWS: Self = Self(8);
 
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     pub const fn has(self, other: Self) -> bool {
