@@ -4,8 +4,8 @@ use jiff::tz::TimeZone;
 
 use super::{Accounts, MAX_NAME_LENGTH, is_text};
 use crate::{
-    quota::UserId,
-    store::{Creation, NewUser, StoreError, User, UserFilter, UserStatus},
+    quota::{AlertThreshold, UserId},
+    store::{Creation, Expected, NewUser, ProfileChange, StoreError, Update, User, UserFilter, UserStatus},
 };
 
 /// Longest e-mail address, in bytes (RFC 5321).
@@ -47,6 +47,30 @@ pub enum CreateError {
     Store(#[from] StoreError),
 }
 
+/// What is to be changed of a user; unchecked. What is `None` stays, and an inner `None` clears.
+#[derive(Clone, Debug, Default)]
+pub struct UpdateUser {
+    pub email: Option<String>,
+    pub external_id: Option<Option<String>>,
+    pub locale: Option<Option<String>>,
+    pub time_zone: Option<Option<String>>,
+    pub alert_threshold: Option<AlertThreshold>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    #[error("there is no such user")]
+    NotFound,
+    /// Nothing was changed.
+    #[error("the user has changed since the caller read it")]
+    Stale,
+    /// As when a user is created with this.
+    #[error(transparent)]
+    Refused(#[from] CreateError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
     #[error("there is no such user")]
@@ -66,8 +90,8 @@ pub struct StatusChange {
 impl Accounts {
     /// Creates a user with nothing granted. Redis loads it on its first use.
     pub async fn create_user(&self, new: CreateUser) -> Result<User, CreateError> {
-        check(&new)?;
         let CreateUser { id, email, external_id, locale, time_zone } = new;
+        check(Some(&email), &external_id, &locale, &time_zone)?;
         match self.store.create_user(&NewUser { id, email, external_id, locale, time_zone }).await? {
             Creation::Created(user) => Ok(user),
             Creation::EmailTaken => Err(CreateError::EmailTaken),
@@ -90,6 +114,26 @@ impl Accounts {
         self.store.users(after, limit, filter).await
     }
 
+    /// Changes what describes a user, if its version is still one the caller expects.
+    pub async fn update_user(
+        &self,
+        id: UserId,
+        expected: &Expected,
+        update: UpdateUser,
+    ) -> Result<User, UpdateError> {
+        let UpdateUser { email, external_id, locale, time_zone, alert_threshold } = update;
+        let inner = |text: &Option<Option<String>>| text.clone().flatten();
+        check(email.as_deref(), &inner(&external_id), &inner(&locale), &inner(&time_zone))?;
+        let change = ProfileChange { email, external_id, locale, time_zone, alert_threshold };
+        match self.store.update_user(id, expected, &change).await? {
+            Update::Updated(user) => Ok(user),
+            Update::Stale => Err(UpdateError::Stale),
+            Update::UserNotFound => Err(UpdateError::NotFound),
+            Update::EmailTaken => Err(CreateError::EmailTaken.into()),
+            Update::ExternalIdTaken => Err(CreateError::ExternalIdTaken.into()),
+        }
+    }
+
     /// Suspends or resumes. Repeating it changes nothing, and tells Redis again.
     pub async fn set_status(&self, id: UserId, status: UserStatus) -> Result<StatusChange, UserError> {
         let user = self.store.set_status(id, status).await?.ok_or(UserError::NotFound)?;
@@ -97,15 +141,21 @@ impl Accounts {
     }
 }
 
-fn check(new: &CreateUser) -> Result<(), CreateError> {
+/// The rules of a user's texts; what is absent breaks none.
+fn check(
+    email: Option<&str>,
+    external_id: &Option<String>,
+    locale: &Option<String>,
+    time_zone: &Option<String>,
+) -> Result<(), CreateError> {
     let holds = |text: &Option<String>, rule: fn(&str) -> bool| text.as_deref().is_none_or(rule);
-    if !is_email(&new.email) {
+    if !email.is_none_or(is_email) {
         Err(CreateError::InvalidEmail)
-    } else if !holds(&new.external_id, |id| is_text(id, MAX_NAME_LENGTH)) {
+    } else if !holds(external_id, |id| is_text(id, MAX_NAME_LENGTH)) {
         Err(CreateError::InvalidExternalId)
-    } else if !holds(&new.locale, is_language_tag) {
+    } else if !holds(locale, is_language_tag) {
         Err(CreateError::InvalidLocale)
-    } else if !holds(&new.time_zone, |name| TimeZone::get(name).is_ok()) {
+    } else if !holds(time_zone, |name| TimeZone::get(name).is_ok()) {
         Err(CreateError::InvalidTimeZone)
     } else {
         Ok(())
@@ -189,8 +239,11 @@ mod tests {
     }
 
     fn refused(new: CreateUser) -> String {
-        let new = if new.email.is_empty() { CreateUser { email: "a@b.co".into(), ..new } } else { new };
-        check(&new).err().map(|error| error.to_string()).unwrap_or_default()
+        let CreateUser { external_id, locale, time_zone, .. } = new;
+        check(Some("a@b.co"), &external_id, &locale, &time_zone)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
     }
 
     #[test]

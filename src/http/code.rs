@@ -95,6 +95,9 @@ codes! {
     UserIdTaken "user_id_taken" CONFLICT
         en "User id taken" "Another user has this id."
         pt "Id de usuário já em uso" "Outro usuário tem este id."
+    PreconditionFailed "precondition_failed" PRECONDITION_FAILED
+        en "Changed meanwhile" "The resource has changed since it was read. Nothing was changed; read it again."
+        pt "Alterado nesse meio-tempo" "O recurso mudou desde que foi lido. Nada foi alterado; leia-o de novo."
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE
         en "Body too large" "The body has more bytes than the limit."
         pt "Corpo grande demais" "O corpo tem mais bytes do que o limite."
@@ -158,6 +161,12 @@ codes! {
     InvalidTimeZone "invalid_time_zone" UNPROCESSABLE_ENTITY
         en "Invalid time zone" "A time zone is an IANA name such as America/Sao_Paulo."
         pt "Fuso horário inválido" "Um fuso horário é um nome IANA, como America/Sao_Paulo."
+    InvalidAlertThreshold "invalid_alert_threshold" UNPROCESSABLE_ENTITY
+        en "Invalid alert threshold" "An alert threshold is a number above 0 and at most 1, with up to 4 decimals."
+        pt "Limiar de alerta inválido" "Um limiar de alerta é um número acima de 0 e até 1, com no máximo 4 casas decimais."
+    InvalidEntityTag "invalid_entity_tag" UNPROCESSABLE_ENTITY
+        en "Invalid entity tag" "If-Match is * or a list of quoted tags, as they came in ETag."
+        pt "Etiqueta de entidade inválida" "If-Match é * ou uma lista de etiquetas entre aspas, como vieram em ETag."
     InvalidKind "invalid_kind" UNPROCESSABLE_ENTITY
         en "Invalid kind" "The kind of a credit is purchase or bonus."
         pt "Tipo inválido" "O tipo de um crédito é purchase ou bonus."
@@ -173,6 +182,9 @@ codes! {
     InvalidQuery "invalid_query" UNPROCESSABLE_ENTITY
         en "Invalid query" "A query parameter is unknown, stands twice or has a wrong value."
         pt "Consulta inválida" "Um parâmetro da consulta é desconhecido, repetido ou tem valor errado."
+    PreconditionRequired "precondition_required" PRECONDITION_REQUIRED
+        en "Precondition required" "Send If-Match with the ETag of what you have read, so that nobody's change is lost."
+        pt "Precondição necessária" "Envie If-Match com o ETag do que você leu, para que nenhuma alteração se perca."
     Internal "internal_error" INTERNAL_SERVER_ERROR
         en "Internal error" "Something is wrong on our side; the operators can see it."
         pt "Erro interno" "Algo está errado do nosso lado; os operadores podem ver."

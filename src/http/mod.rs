@@ -14,6 +14,7 @@ pub mod code;
 mod credits;
 mod debits;
 mod edge;
+mod etag;
 mod health;
 pub mod json;
 pub mod jwt;
@@ -151,5 +152,5 @@ fn routes(prefix: &str) -> Router<Api> {
         .route(&format!("{user}/resume"), post(users::resume))
         .route(&format!("{prefix}/batch"), post(batch::batch))
         .route(&users, post(users::create).get(users::list))
-        .route(&user, get(users::show))
+        .route(&user, get(users::show).patch(users::update))
 }

@@ -29,7 +29,7 @@ enum Access {
 }
 
 /// All routes about one user; `{id}` and `{rid}` to be put in.
-const USER_ROUTES: [(Method, &str, Access); 14] = [
+const USER_ROUTES: [(Method, &str, Access); 15] = [
     (Method::POST, "/users/{id}/reservations", Access::Hot),
     (Method::GET, "/users/{id}/reservations", Access::Read),
     (Method::GET, "/users/{id}/reservations/{rid}", Access::Read),
@@ -44,6 +44,7 @@ const USER_ROUTES: [(Method, &str, Access); 14] = [
     (Method::POST, "/users/{id}/resume", Access::Admin),
     (Method::GET, "/users/{id}", Access::Own),
     (Method::HEAD, "/users/{id}", Access::Own),
+    (Method::PATCH, "/users/{id}", Access::Admin),
 ];
 
 const PREFIXES: [&str; 2] = ["/v1", "/api"];
@@ -78,7 +79,11 @@ async fn no_route_is_open_to_who_has_no_valid_jwt() {
     let harness = harness();
     let id = UserId::generate().to_string();
     let mut bodies = Vec::new();
-    let lists = [(Method::POST, "/users", Access::Admin), (Method::GET, "/users", Access::Admin)];
+    let lists = [
+        (Method::POST, "/users", Access::Admin),
+        (Method::GET, "/users", Access::Admin),
+        (Method::POST, "/batch", Access::Hot),
+    ];
     for (method, route, _) in USER_ROUTES.iter().chain(&lists) {
         for prefix in PREFIXES {
             let path = path(prefix, route, &id, "r-1");
@@ -223,7 +228,8 @@ async fn unknown_paths_and_methods() {
         (Method::PUT, "/users/{id}/tokens", "GET,HEAD"),
         (Method::POST, "/users/{id}/tokens", "GET,HEAD"),
         (Method::PATCH, "/users/{id}/reservations/{rid}/settle", "POST"),
-        (Method::TRACE, "/users/{id}", "GET,HEAD"),
+        (Method::TRACE, "/users/{id}", "GET,HEAD,PATCH"),
+        (Method::GET, "/batch", "POST"),
     ] {
         let path = path("/v1", route, &UserId::generate().to_string(), "r-1");
         let answer = harness.call(&method, &path, Some(&admin), "").await;

@@ -1,8 +1,8 @@
-//! Users: create, show, list, suspend, resume.
+//! Users: create, show, list, change, suspend, resume.
 
 use axum::{
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use serde::Serialize;
@@ -11,15 +11,16 @@ use super::{
     Api,
     auth::{Admin, AdminOnly, For, Own},
     code::Code,
+    etag,
     json::Object,
     problem::Problem,
     request::{JsonBody, NoBody, Params},
     views::{Time, json},
 };
 use crate::{
-    accounts::users::{CreateError, CreateUser, UserError},
+    accounts::users::{CreateError, CreateUser, UpdateError, UpdateUser, UserError},
     ledger::Outcome,
-    quota::UserId,
+    quota::{AlertThreshold, UserId},
     store::{StoreError, User, UserFilter, UserStatus},
 };
 
@@ -31,6 +32,8 @@ pub struct UserView<'a> {
     status: &'static str,
     locale: Option<&'a str>,
     time_zone: Option<&'a str>,
+    /// The share of the total at which the user is warned: above 0, at most 1.
+    alert_threshold: f64,
     total_tokens: u64,
     /// What has arrived in the ledger; the live balance is at `/tokens`.
     used_tokens: u64,
@@ -47,6 +50,7 @@ impl<'a> From<&'a User> for UserView<'a> {
             status: user.status.as_str(),
             locale: user.locale.as_deref(),
             time_zone: user.time_zone.as_deref(),
+            alert_threshold: user.alert_threshold.as_f64(),
             total_tokens: user.total_tokens,
             used_tokens: user.used_tokens,
             created_at: user.created_at.into(),
@@ -63,12 +67,13 @@ struct One<'a> {
     effective: Option<bool>,
 }
 
+/// A user with the tag of its resource, whichever call answers with it.
 fn one(status: StatusCode, user: &User, effective: Option<bool>) -> Response {
-    let mut response = json(status, &One { user: user.into(), effective });
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", user.version)) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    response
+    etag::tagged(json(status, &One { user: user.into(), effective }), &tag(user))
+}
+
+fn tag(user: &User) -> String {
+    etag::of(user.version, &One { user: user.into(), effective: None })
 }
 
 const CREATE: [&str; 5] = ["email", "id", "external_id", "locale", "time_zone"];
@@ -93,10 +98,61 @@ pub async fn create(State(api): State<Api>, _: Admin, JsonBody(body): JsonBody) 
 }
 
 /// `GET /users/{id}`
-pub async fn show(State(api): State<Api>, caller: For<Own>, query: Params) -> Result<Response, Problem> {
+///
+/// 304 without a body when `If-None-Match` names what it would show.
+pub async fn show(
+    State(api): State<Api>,
+    caller: For<Own>,
+    headers: HeaderMap,
+    query: Params,
+) -> Result<Response, Problem> {
     query.end()?;
     let user = api.deadline().store(Outcome::None, api.accounts.user(caller.user)).await?;
+    Ok(etag::not_modified(&headers, &tag(&user)).unwrap_or_else(|| one(StatusCode::OK, &user, None)))
+}
+
+const UPDATE: [&str; 5] = ["email", "external_id", "locale", "time_zone", "alert_threshold"];
+
+/// `PATCH /users/{id}`: changes the members that are sent; `null` clears `external_id`, `locale` and `time_zone`.
+///
+/// Needs `If-Match` with the `ETag` of what the caller has read, or `*` for whatever there is: 428 without, 412 when
+/// the user has changed since, and then nothing is changed. What has been used since is no change.
+pub async fn update(
+    State(api): State<Api>,
+    caller: For<AdminOnly>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let body = Object::parse(&body, &UPDATE)?;
+    if UPDATE.iter().all(|name| body.raw(name).is_none()) {
+        return Err(Code::MissingField.into());
+    }
+    let update = UpdateUser {
+        email: body.text("email")?.map(String::from),
+        external_id: nullable(&body, "external_id")?,
+        locale: nullable(&body, "locale")?,
+        time_zone: nullable(&body, "time_zone")?,
+        alert_threshold: threshold(&body)?,
+    };
+    let expected = etag::if_match(&headers)?;
+    let call = api.accounts.update_user(caller.user, &expected, update);
+    let user = api.deadline().store(Outcome::Unknown, call).await?;
     Ok(one(StatusCode::OK, &user, None))
+}
+
+/// A text, or `null` to clear it.
+fn nullable(body: &Object<'_, 5>, name: &'static str) -> Result<Option<Option<String>>, Problem> {
+    match body.raw(name) {
+        Some("null") => Ok(Some(None)),
+        _ => Ok(body.text(name)?.map(|text| Some(text.into_owned()))),
+    }
+}
+
+fn threshold(body: &Object<'_, 5>) -> Result<Option<AlertThreshold>, Problem> {
+    let Some(raw) = body.raw("alert_threshold") else { return Ok(None) };
+    let is_number = raw.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+    let code = if is_number { Code::InvalidAlertThreshold } else { Code::InvalidBody };
+    raw.parse().map(Some).map_err(|_| Problem::new(code).field("alert_threshold"))
 }
 
 #[derive(Serialize)]
@@ -168,6 +224,17 @@ impl From<UserError> for Problem {
         match error {
             UserError::NotFound => Code::UserNotFound.into(),
             UserError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UpdateError> for Problem {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::NotFound => Code::UserNotFound.into(),
+            UpdateError::Stale => Self::new(Code::PreconditionFailed).field("If-Match"),
+            UpdateError::Refused(error) => error.into(),
+            UpdateError::Store(error) => error.into(),
         }
     }
 }

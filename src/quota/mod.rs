@@ -11,6 +11,7 @@ mod partition;
 mod request;
 mod reservation;
 mod text;
+mod threshold;
 mod transaction;
 
 pub use amount::{AmountError, MAX_OPERATION_TOKENS, MAX_TOTAL_TOKENS, Tokens};
@@ -23,4 +24,5 @@ pub use reservation::{DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, Reservation, State};
 pub use text::{
     MAX_METADATA_LENGTH, MAX_MODEL_LENGTH, MAX_REQUEST_ID_LENGTH, Metadata, Model, RequestId, TextError,
 };
+pub use threshold::{AlertThreshold, InvalidThreshold};
 pub use transaction::{Entry, Flags, Kind, OutboxId, Transaction, transaction_id};

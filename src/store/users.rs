@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Store, StoreError, error::violates, unsigned};
-use crate::quota::UserId;
+use crate::quota::{AlertThreshold, UserId};
 
 /// An account as Postgres has it. What is reserved is in Redis only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,11 +16,13 @@ pub struct User {
     pub status: UserStatus,
     pub locale: Option<String>,
     pub time_zone: Option<String>,
+    /// The share of the total at which the user is warned.
+    pub alert_threshold: AlertThreshold,
     /// Granted tokens.
     pub total_tokens: u64,
     /// Settled tokens that have arrived in the ledger; Redis may be ahead by what is in the outbox.
     pub used_tokens: u64,
-    /// Counts every change that must reach Redis.
+    /// Counts every change but those that a flush makes. Redis is told of each, also where it changes nothing there.
     pub version: u64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -83,17 +85,18 @@ pub struct UserFilter<'a> {
 }
 
 pub(super) struct UserRow {
-    id: Uuid,
-    email: String,
-    external_id: Option<String>,
-    status: String,
-    locale: Option<String>,
-    time_zone: Option<String>,
-    total_tokens: i64,
-    used_tokens: i64,
-    version: i64,
-    created_at: jiff_sqlx::Timestamp,
-    updated_at: jiff_sqlx::Timestamp,
+    pub(super) id: Uuid,
+    pub(super) email: String,
+    pub(super) external_id: Option<String>,
+    pub(super) status: String,
+    pub(super) locale: Option<String>,
+    pub(super) time_zone: Option<String>,
+    pub(super) alert_threshold: i32,
+    pub(super) total_tokens: i64,
+    pub(super) used_tokens: i64,
+    pub(super) version: i64,
+    pub(super) created_at: jiff_sqlx::Timestamp,
+    pub(super) updated_at: jiff_sqlx::Timestamp,
 }
 
 impl TryFrom<UserRow> for User {
@@ -107,6 +110,7 @@ impl TryFrom<UserRow> for User {
             status: UserStatus::from_sql(&row.status)?,
             locale: row.locale,
             time_zone: row.time_zone,
+            alert_threshold: threshold(row.alert_threshold)?,
             total_tokens: unsigned(row.total_tokens)?,
             used_tokens: unsigned(row.used_tokens)?,
             version: unsigned(row.version)?,
@@ -114,6 +118,12 @@ impl TryFrom<UserRow> for User {
             updated_at: row.updated_at.to_jiff(),
         })
     }
+}
+
+/// From ten-thousandths, which the schema keeps above 0 and at most 10,000.
+fn threshold(n: i32) -> Result<AlertThreshold, StoreError> {
+    let threshold = u16::try_from(n).ok().and_then(|n| AlertThreshold::from_ten_thousandths(n).ok());
+    threshold.ok_or_else(|| StoreError::corrupt(format_args!("alert threshold {n}")))
 }
 
 impl Store {
@@ -199,9 +209,9 @@ async fn insert_user(
 ) -> Result<UserRow, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        "INSERT INTO user_accounts (id, email, external_id, locale, time_zone) VALUES ($1, $2, $3, $4, $5)
+        r#"INSERT INTO user_accounts (id, email, external_id, locale, time_zone) VALUES ($1, $2, $3, $4, $5)
          RETURNING id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
-                   created_at, updated_at",
+                   created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!""#,
         id.0,
         new.email,
         new.external_id,
@@ -218,9 +228,9 @@ pub(super) async fn select_user(
 ) -> Result<Option<UserRow>, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        "SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
-                created_at, updated_at
-         FROM user_accounts WHERE id = $1",
+        r#"SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!"
+         FROM user_accounts WHERE id = $1"#,
         id.0,
     )
     .fetch_optional(connection)
@@ -230,9 +240,9 @@ pub(super) async fn select_user(
 async fn page(connection: &mut PgConnection, after: Uuid, limit: i64) -> Result<Vec<UserRow>, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        "SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
-                created_at, updated_at
-         FROM user_accounts WHERE id > $1 ORDER BY id LIMIT $2",
+        r#"SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!"
+         FROM user_accounts WHERE id > $1 ORDER BY id LIMIT $2"#,
         after,
         limit,
     )
@@ -243,9 +253,9 @@ async fn page(connection: &mut PgConnection, after: Uuid, limit: i64) -> Result<
 async fn by_email(connection: &mut PgConnection, email: &str) -> Result<Vec<UserRow>, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        "SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
-                created_at, updated_at
-         FROM user_accounts WHERE lower(email) = lower($1)",
+        r#"SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!"
+         FROM user_accounts WHERE lower(email) = lower($1)"#,
         email,
     )
     .fetch_all(connection)
@@ -258,9 +268,9 @@ async fn by_external_id(
 ) -> Result<Vec<UserRow>, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        "SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
-                created_at, updated_at
-         FROM user_accounts WHERE external_id = $1",
+        r#"SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!"
+         FROM user_accounts WHERE external_id = $1"#,
         external_id,
     )
     .fetch_all(connection)

@@ -28,6 +28,7 @@ fn routes() -> Vec<(Method, &'static str, Value, bool, bool)> {
         (Method::POST, "/suspend", json!({}), false, false),
         (Method::POST, "/resume", json!({}), false, false),
         (Method::GET, "", json!({}), false, true),
+        (Method::PATCH, "", json!({"locale": "en"}), false, false),
     ]
 }
 

@@ -14,6 +14,7 @@ mod debits;
 mod health;
 mod identity;
 mod metrics;
+mod profiles;
 mod reservations;
 mod shutdown;
 mod slow;

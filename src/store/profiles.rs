@@ -1,0 +1,113 @@
+//! Changing what describes an account, under the version its caller has seen.
+
+use sqlx::PgConnection;
+
+use super::{
+    Store, StoreError, User,
+    error::violates,
+    signed,
+    users::{UserRow, select_user},
+};
+use crate::quota::{AlertThreshold, UserId};
+
+/// The versions of a row that a change may be made to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whichever it has.
+    Any,
+    /// One of these; none of them means none.
+    OneOf(Vec<u64>),
+}
+
+/// New values; what is `None` stays. The caller has checked the texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProfileChange {
+    pub email: Option<String>,
+    /// Inside, `None` clears it.
+    pub external_id: Option<Option<String>>,
+    /// Inside, `None` clears it.
+    pub locale: Option<Option<String>>,
+    /// Inside, `None` clears it.
+    pub time_zone: Option<Option<String>>,
+    pub alert_threshold: Option<AlertThreshold>,
+}
+
+/// What came of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    Updated(User),
+    /// Its version is another one; nothing was changed.
+    Stale,
+    UserNotFound,
+    /// Another account has this address, in whatever case.
+    EmailTaken,
+    ExternalIdTaken,
+}
+
+impl Store {
+    /// Changes an account and raises its version by one, if its version is still as expected. Of two changes that
+    /// expect the same version at most one is made: each judges and raises it under the row's lock.
+    pub async fn update_user(
+        &self,
+        id: UserId,
+        expected: &Expected,
+        change: &ProfileChange,
+    ) -> Result<Update, StoreError> {
+        let done = self
+            .run(async |mut connection| match update(&mut connection, id, expected, change).await {
+                Ok(Some(row)) => Ok(Ok(row)),
+                Ok(None) => Ok(Err(match select_user(&mut connection, id).await? {
+                    Some(_) => Update::Stale,
+                    None => Update::UserNotFound,
+                })),
+                Err(error) if violates(&error, "user_accounts_email_key") => Ok(Err(Update::EmailTaken)),
+                Err(error) if violates(&error, "user_accounts_external_id_key") => {
+                    Ok(Err(Update::ExternalIdTaken))
+                }
+                Err(error) => Err(error),
+            })
+            .await?;
+        match done {
+            Ok(row) => Ok(Update::Updated(row.try_into()?)),
+            Err(refused) => Ok(refused),
+        }
+    }
+}
+
+async fn update(
+    connection: &mut PgConnection,
+    id: UserId,
+    expected: &Expected,
+    change: &ProfileChange,
+) -> Result<Option<UserRow>, sqlx::Error> {
+    let versions: Option<Vec<i64>> = match expected {
+        Expected::Any => None,
+        Expected::OneOf(versions) => Some(versions.iter().map(|version| signed(*version)).collect()),
+    };
+    let ProfileChange { email, external_id, locale, time_zone, alert_threshold } = change;
+    sqlx::query_as!(
+        UserRow,
+        r#"UPDATE user_accounts
+         SET email = coalesce($3, email),
+             external_id = CASE WHEN $4 THEN $5 ELSE external_id END,
+             locale = CASE WHEN $6 THEN $7 ELSE locale END,
+             time_zone = CASE WHEN $8 THEN $9 ELSE time_zone END,
+             alert_threshold = coalesce($10::int::numeric / 10000, alert_threshold),
+             version = version + 1, updated_at = now()
+         WHERE id = $1 AND ($2::bigint[] IS NULL OR version = ANY($2))
+         RETURNING id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+                   created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!""#,
+        id.0,
+        versions.as_deref(),
+        email.as_deref(),
+        external_id.is_some(),
+        external_id.as_ref().and_then(Option::as_deref),
+        locale.is_some(),
+        locale.as_ref().and_then(Option::as_deref),
+        time_zone.is_some(),
+        time_zone.as_ref().and_then(Option::as_deref),
+        alert_threshold.map(|threshold| i32::from(threshold.ten_thousandths())),
+    )
+    .fetch_optional(connection)
+    .await
+}
