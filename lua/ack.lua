@@ -8,20 +8,22 @@ if #KEYS < 1 or #ARGV ~= #KEYS + 1 then return redis.error_reply('ERR ack: wrong
 local OUTBOX, retention, expired_retention = KEYS[1], ARGV[1], ARGV[2]
 
 local deleted = 0
-if #KEYS > 1 then deleted = redis.call('XDEL', OUTBOX, unpack(ARGV, 3)) end
+if #KEYS > 1 then deleted = call('XDEL', OUTBOX, unpack(ARGV, 3)) end
 
 local function waits_for_another(record, id)
-  for _, entry in ipairs(record.entries) do
-    if entry.id ~= id and #redis.call('XRANGE', OUTBOX, entry.id, entry.id) > 0 then return true end
+  local at, _, other = 1
+  for _ = 1, record.entry_count do
+    _, _, other, at = unpack_fields(RECORD_ENTRY, record.entries, at)
+    if other ~= id and #call('XRANGE', OUTBOX, other, other) > 0 then return true end
   end
   return false
 end
 
 for i = 2, #KEYS do
-  local bytes = redis.call('GET', KEYS[i])
+  local bytes = call('GET', KEYS[i])
   local record = bytes and unpack_record(bytes)
   if record and record.state ~= PENDING and not waits_for_another(record, ARGV[i + 1]) then
-    redis.call('PEXPIRE', KEYS[i], record.state == EXPIRED and expired_retention or retention)
+    call('PEXPIRE', KEYS[i], record.state == EXPIRED and expired_retention or retention)
   end
 end
 return deleted

@@ -11,22 +11,22 @@
 if #KEYS < 2 or #ARGV < 3 then return redis.error_reply('ERR carry: wrong number of keys or arguments') end
 local META, EXPIRY, epoch, retention, expired_retention = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 
-local meta = redis.call('HMGET', META, 'st', 'ep')
+local meta = call('HMGET', META, 'st', 'ep')
 if meta[1] ~= 'recovering' or meta[2] ~= epoch then return {5} end
 local now, epoch_number = read_clock(), tonumber(epoch)
 
 local function finish(key, member, record, state, charged)
-  redis.call('ZREM', EXPIRY, member)
+  call('ZREM', EXPIRY, member)
   record.state, record.charged, record.finished_at = state, charged, now
   record.charged_by_expiry = state == EXPIRED and charged or 0
-  redis.call('SET', key, pack_record(record), 'PX', state == EXPIRED and expired_retention or retention)
+  call('SET', key, pack_record(record), 'PX', state == EXPIRED and expired_retention or retention)
 end
 
 local function carry_over(key, record, first_budget)
   if record.epoch == epoch_number then return end
   record.epoch, record.progress = epoch_number, 0
-  for i, line in ipairs(record.lines) do redis.call('HINCRBY', KEYS[first_budget + i - 1], 'hd', line.amount) end
-  redis.call('SET', key, pack_record(record))
+  for i, amount in ipairs(record.amounts) do call('HINCRBY', KEYS[first_budget + i - 1], 'hd', amount) end
+  call('SET', key, pack_record(record))
 end
 
 -- All of the arguments are read before the first write.
@@ -41,10 +41,10 @@ if following ~= #KEYS + 1 then return redis.error_reply('ERR carry: keys and ver
 local carried = 0
 for _, reservation in ipairs(reservations) do
   local key, member, verdict = reservation.key, reservation.member, reservation.verdict
-  local bytes = redis.call('GET', KEYS[key])
+  local bytes = call('GET', KEYS[key])
   local record = bytes and unpack_record(bytes)
   if not bytes or (record and record.state ~= PENDING) then
-    redis.call('ZREM', EXPIRY, member)
+    call('ZREM', EXPIRY, member)
   elseif record and verdict == 0 then
     carry_over(KEYS[key], record, key + 1)
     carried = carried + 1

@@ -10,14 +10,14 @@ if #KEYS < 3 or #KEYS > 4 or #ARGV ~= 3 then
 end
 local META, EXPIRY, key, epoch, high_water, run_id = KEYS[1], KEYS[2], KEYS[3], ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
-local meta = redis.call('HMGET', META, 'st', 'ep', 'sq', 'ri')
+local meta = call('HMGET', META, 'st', 'ep', 'sq', 'ri')
 local refusal = check_head(meta, epoch, run_id, high_water)
 if refusal then return refusal end
 
 local now = read_clock()
-local first = redis.call('ZRANGE', EXPIRY, 0, 0, 'WITHSCORES')
+local first = call('ZRANGE', EXPIRY, 0, 0, 'WITHSCORES')
 local due = first[2] ~= nil and tonumber(first[2]) <= now
-local record = KEYS[4] and redis.call('GET', KEYS[4]) or ''
+local record = KEYS[4] and call('GET', KEYS[4]) or ''
 local b = read_budget(key, epoch)
 local packed
 if b then

@@ -4,51 +4,64 @@
 -- Expired: charged late, without a hold to return; if expiry charged progress, the difference is a correction.
 -- Unknown: charged only when Postgres has an expiry row to correct, within the recovery window (the reservation was
 -- acked and lost; real usage must not be free), or as the replay of a settle that a witness acked.
-local function settle_without_record(op, released)
-  local within = recovered_at and now - recovered_at <= recovery_window
-  local permitted = op.witnessed or (not released and (op.second > 0 or (op.no_row and within)))
-  if not permitted or op.usage_unknown then return nil end
-  local record = blank_record(op)
-  for i, line in ipairs(op.lines) do record.lines[i] = {budget = line.budget, amount = 0} end
+local function lost_in_recovery()
+  local recovered_at = tonumber(call('HGET', META, 'ra') or '')
+  return recovered_at ~= nil and now - recovered_at <= recovery_window
+end
+
+local function settle_without_record(released)
+  local permitted = asks(WITNESSED) or (not released and (op.second > 0 or (asks(NO_ROW) and lost_in_recovery())))
+  if not permitted or asks(USAGE_UNKNOWN) then return nil end
+  local record = blank_record(op.count)
   record.flags = op.second > 0 and LATE or RECOVERED
   record.charged_by_expiry = op.second
   return record
 end
 
-local function settled_before(op, record, bytes)
+local function settled_before(record, bytes)
   local same = record.settle_fingerprint == op.fingerprint
-  if record.settle_fingerprint == NO_FINGERPRINT or op.witnessed then
-    same = op.usage_unknown or record.charged == op.tokens
+  if record.settle_fingerprint == NO_FINGERPRINT or asks(WITNESSED) then
+    same = asks(USAGE_UNKNOWN) or record.charged == op.tokens
   end
-  return answer(same and REPLAY or MISMATCH, op, bytes)
+  return answer(same and REPLAY or MISMATCH, bytes)
 end
 
-local function charge_flags(op, record, held, tokens)
+local function charge_flags(record, held, tokens, usage_unknown)
   if held and (record.state == EXPIRED or is_due(record)) then record.flags = LATE end
   if held and tokens > held then record.flags = record.flags + OVERAGE end
-  if op.usage_unknown then record.flags = record.flags + ESTIMATED end
+  if usage_unknown then record.flags = record.flags + ESTIMATED end
 end
 
-local function settle(op, record, bytes)
+-- What the record's lines spend: the caller's amounts, or with unknown usage what was held; less what an expiry has
+-- charged.
+local function charges_of(record, usage_unknown)
+  local charges = {}
+  for i, budget in ipairs(record.budgets) do
+    local amount = usage_unknown and record.amounts[i] or op.amounts[line_of(budget)]
+    charges[i] = amount - record.charged_by_expiry
+  end
+  return charges
+end
+
+local function settle(record, bytes)
   local held = nil
-  if record and record.state == SETTLED then return settled_before(op, record, bytes) end
+  if record and record.state == SETTLED then return settled_before(record, bytes) end
   if not record or record.state == RELEASED then
     local released = record ~= nil
-    record = settle_without_record(op, released)
-    if not record then return answer(released and RELEASED_ALREADY or UNKNOWN, op, released and bytes or nil) end
+    record = settle_without_record(released)
+    if not record then return answer(released and RELEASED_ALREADY or UNKNOWN, bytes) end
   else
-    held = record.lines[1].amount
+    held = record.amounts[1]
     record.flags = 0
   end
 
-  local charged = record.charged_by_expiry
-  local lines = spend_lines(op, record, charged)
-  local tokens = op.usage_unknown and held or op.tokens
-  if out_of_range(lines) then return answer(RANGE, op) end
-  charge_flags(op, record, held, tokens)
-  if held and record.state == PENDING then give_back(op, record) end
+  local usage_unknown, charged = asks(USAGE_UNKNOWN), record.charged_by_expiry
+  local tokens, charges = usage_unknown and held or op.tokens, charges_of(record, usage_unknown)
+  if out_of_range(record, charges) then return answer(RANGE) end
+  charge_flags(record, held, tokens, usage_unknown)
+  if held and record.state == PENDING then give_back(record) end
   if op.model ~= '' then record.model = op.model end
-  book(op, record, charged > 0 and KIND_CORRECTION or KIND_SETTLE, tokens - charged, lines)
+  book(record, charged > 0 and KIND_CORRECTION or KIND_SETTLE, tokens - charged, charges)
   record.state, record.settle_fingerprint, record.charged, record.finished_at = SETTLED, op.fingerprint, tokens, now
-  return answer(OK, op, store(op, record))
+  return answer(OK, store(pack_record(record)))
 end

@@ -40,15 +40,16 @@ macro_rules! scripts {
 
 scripts! {
     APPLY, "apply", "allow-oom":
-        "apply/begin" "shared/head" "shared/budget" "shared/record" "apply/operation" "apply/reserve" "apply/settle"
-        "apply/debit" "apply/expire" "apply/release" "apply/extend" "apply/run";
+        "shared/names" "apply/begin" "shared/head" "shared/budget" "shared/record" "apply/operation" "apply/write"
+        "apply/verbs" "apply/reserve" "apply/settle" "apply/debit" "apply/expire" "apply/release" "apply/extend"
+        "apply/run";
     DUE, "due", "no-writes": "shared/head" "due";
     OUTBOX, "outbox", "no-writes": "outbox";
-    ACK, "ack", "allow-oom": "shared/record" "ack";
+    ACK, "ack", "allow-oom": "shared/names" "shared/record" "ack";
     SYNC, "sync", "allow-oom": "shared/head" "sync";
     LOAD, "load", "allow-oom": "shared/head" "load";
-    PEEK, "peek", "no-writes": "shared/head" "shared/budget" "peek";
+    PEEK, "peek", "no-writes": "shared/names" "shared/head" "shared/budget" "peek";
     FENCE, "fence", "allow-oom": "fence";
-    CARRY, "carry", "allow-oom": "shared/head" "shared/record" "carry";
+    CARRY, "carry", "allow-oom": "shared/names" "shared/head" "shared/record" "carry";
     OPEN, "open", "allow-oom": "shared/head" "open";
 }

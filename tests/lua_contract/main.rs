@@ -13,6 +13,7 @@ mod support;
 
 mod ack;
 mod batch;
+mod batch_writes;
 mod carry;
 mod debit;
 mod due;

@@ -7,7 +7,7 @@ use super::{
     bytes::{put, put_prefixed},
 };
 use crate::{
-    ledger::keys::budget_name,
+    ledger::keys::{budget_name, member},
     quota::{Line, Metadata, Model, ReservationId, UserId},
 };
 
@@ -117,23 +117,29 @@ impl Operation {
         let mut out = Vec::with_capacity(160);
         out.push(self.verb as u8);
         out.push(self.options.0);
-        out.extend_from_slice(self.user.0.as_bytes());
+        put(&mut out, 1, self.lines.len() as u64);
         put(&mut out, 8, self.tokens);
         put(&mut out, 6, self.ttl_ms);
         put(&mut out, 8, self.second);
         put(&mut out, 8, self.policy_version);
         out.extend_from_slice(&self.fingerprint);
-        put_prefixed(&mut out, 1, self.id.as_str().as_bytes());
+        put_prefixed(&mut out, 1, &member(self.user, &self.id));
         put_prefixed(&mut out, 1, self.model.as_ref().map_or("", Model::as_str).as_bytes());
         put_prefixed(&mut out, 2, self.metadata.as_ref().map_or("", Metadata::as_str).as_bytes());
         put_prefixed(&mut out, 2, &self.facts.encode());
-        put(&mut out, 1, self.lines.len() as u64);
-        for line in &self.lines {
-            put_prefixed(&mut out, 1, &budget_name(line.budget));
-            put(&mut out, 6, line.amount.unsigned_abs());
-        }
+        put_prefixed(&mut out, 2, &encode_lines(&self.lines));
         out
     }
+}
+
+/// As a record has them.
+fn encode_lines(lines: &[Line]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24 * lines.len());
+    for line in lines {
+        put_prefixed(&mut out, 1, &budget_name(line.budget));
+        put(&mut out, 6, line.amount.unsigned_abs());
+    }
+    out
 }
 
 /// What makes a repeat the same call: verb, amounts or usage, and model, as sent and normalised; not the time to
