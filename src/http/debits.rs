@@ -1,6 +1,6 @@
 //! Settling without a reservation.
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{extract::State, response::Response};
 
 use super::{
     Api,
@@ -9,7 +9,7 @@ use super::{
     json::Object,
     operations::perform,
     problem::Problem,
-    request::{JsonBody, caller_id},
+    request::{CallerId, JsonBody},
     usage::charge,
 };
 use crate::quota::{Ask, Charge, Debit, ReservationId};
@@ -21,11 +21,11 @@ pub const DEBIT: [&str; 5] = ["id", "tokens", "usage", "model", "request_id"];
 pub async fn debit(
     State(api): State<Api>,
     caller: For<Hot>,
-    headers: HeaderMap,
+    key: CallerId,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let body = Object::parse(&body, &DEBIT)?;
-    let id = caller_id(body.reservation_id("id")?, &headers)?;
+    let id = key.or(body.reservation_id("id")?)?;
     perform(&api, caller.user, Ask::Debit(read_debit(&body, id)?)).await
 }
 

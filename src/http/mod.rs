@@ -48,7 +48,7 @@ pub use problem::Problem;
 use crate::{
     accounts::Accounts,
     config::{HttpConfig, millis},
-    ledger::{Ledger, Outcome, Refusal},
+    ledger::{Ledger, Outcome},
     store::Store,
 };
 use jwt::Verifier;
@@ -96,17 +96,11 @@ const MARGIN: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     end: Instant,
-    /// For whoever keeps a deadline of its own and can say what became of the call.
+    /// For the ledger, which keeps its deadlines by itself and can say what became of a call.
     inner: Instant,
 }
 
 impl Deadline {
-    /// A call on the ledger, which answers by `inner`. Should it not, the caller still hears something in time: that
-    /// nothing is known.
-    async fn ledger<T>(&self, call: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-        timeout_at(self.end, call).await.unwrap_or(Err(Refusal::Unavailable { outcome: Outcome::Unknown }))
-    }
-
     /// A use case on Postgres; when it takes too long, `outcome` says whether it may have had an effect.
     async fn store<T, E: Into<Problem>>(
         &self,

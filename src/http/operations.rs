@@ -15,8 +15,7 @@ use crate::{
 /// Runs an operation and writes its answer.
 pub async fn perform(api: &Api, user: UserId, ask: Ask) -> Result<Response, Problem> {
     let (id, first) = (ask.id().clone(), first_status(&ask));
-    let deadline = api.deadline();
-    let done = deadline.ledger(api.ledger.perform(user, ask, deadline.inner)).await;
+    let done = api.ledger.perform(user, ask, api.deadline().inner).await;
     let done = done.map_err(|refusal| refused(refusal, id))?;
     Ok(replayable(done.replayed(), first, &DoneView::from(&done)))
 }

@@ -98,18 +98,30 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     if is_key { Ok(Some(key)) } else { Err(invalid()) }
 }
 
-/// The id of a reservation or debit, from the body, the header or both if they agree.
-pub fn caller_id(body: Option<ReservationId>, headers: &HeaderMap) -> Result<Option<ReservationId>, Problem> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(value) = values.next() else { return Ok(body) };
-    let invalid = || Problem::new(Code::InvalidReservationId).field("Idempotency-Key");
-    if values.next().is_some() {
-        return Err(invalid());
+/// The id of a reservation or debit as the `Idempotency-Key` header names it. What is wrong with it is told once the
+/// body has been read, as the order of the checks says.
+pub struct CallerId(Result<Option<ReservationId>, Problem>);
+
+impl FromRequestParts<Api> for CallerId {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Self::Rejection> {
+        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(value) = values.next() else { return Ok(Self(Ok(None))) };
+        let id = value.to_str().ok().and_then(|text| ReservationId::new(text).ok());
+        let id = id.filter(|_| values.next().is_none());
+        let invalid = || Problem::new(Code::InvalidReservationId).field("Idempotency-Key");
+        Ok(Self(id.map(Some).ok_or_else(invalid)))
     }
-    let id = value.to_str().ok().and_then(|text| ReservationId::new(text).ok()).ok_or_else(invalid)?;
-    match body {
-        Some(other) if other != id => Err(Problem::new(Code::ConflictingFields).field("id")),
-        _ => Ok(Some(id)),
+}
+
+impl CallerId {
+    /// The id from the body, the header or both if they agree.
+    pub fn or(self, body: Option<ReservationId>) -> Result<Option<ReservationId>, Problem> {
+        match (self.0?, body) {
+            (Some(id), Some(other)) if id != other => Err(Problem::new(Code::ConflictingFields).field("id")),
+            (header, body) => Ok(header.or(body)),
+        }
     }
 }
 

@@ -1,10 +1,6 @@
 //! Reserve, settle, release, extend, and reading reservations.
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
 
 use super::{
@@ -14,7 +10,7 @@ use super::{
     json::Object,
     operations::perform,
     problem::Problem,
-    request::{JsonBody, NoBody, Params, caller_id},
+    request::{CallerId, JsonBody, NoBody, Params},
     usage::{charge, one_model},
     views::{ReservationView, json},
 };
@@ -28,11 +24,11 @@ const ESTIMATE: [&str; 3] = ["model", "input_tokens", "max_output_tokens"];
 pub async fn reserve(
     State(api): State<Api>,
     caller: For<Hot>,
-    headers: HeaderMap,
+    key: CallerId,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let body = Object::parse(&body, &RESERVE)?;
-    let id = caller_id(body.reservation_id("id")?, &headers)?;
+    let id = key.or(body.reservation_id("id")?)?;
     perform(&api, caller.user, Ask::Reserve(read_reserve(&body, id)?)).await
 }
 
@@ -139,7 +135,7 @@ pub async fn show(
 ) -> Result<Response, Problem> {
     query.end()?;
     let deadline = api.deadline();
-    let found = deadline.ledger(api.ledger.reservation(caller.user, id, deadline.inner)).await?;
+    let found = api.ledger.reservation(caller.user, id, deadline.inner).await?;
     Ok(json(StatusCode::OK, &One { reservation: (&found).into() }))
 }
 
@@ -166,8 +162,7 @@ pub async fn list(State(api): State<Api>, caller: For<Read>, mut query: Params) 
     query.end()?;
     let deadline = api.deadline();
     // One more than asked for tells whether there is a next page.
-    let mut found =
-        deadline.ledger(api.ledger.pending(caller.user, after, limit + 1, deadline.inner)).await?;
+    let mut found = api.ledger.pending(caller.user, after, limit + 1, deadline.inner).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|last| last.id.as_str());

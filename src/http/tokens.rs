@@ -49,7 +49,7 @@ pub async fn show(State(api): State<Api>, caller: For<Read>, query: Params) -> R
     let deadline = api.deadline();
     // Half the time, so that Postgres has the other half should Redis say nothing.
     let half = deadline.inner - (deadline.inner.saturating_duration_since(tokio::time::Instant::now()) / 2);
-    match deadline.ledger(api.ledger.account(caller.user, half)).await {
+    match api.ledger.account(caller.user, half).await {
         Ok(account) => {
             let status = if account.suspended { UserStatus::Suspended } else { UserStatus::Active };
             let live = Live {

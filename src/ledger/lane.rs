@@ -26,6 +26,9 @@ use crate::{config::LedgerConfig, metrics, quota::PartitionId};
 /// How often a lane without a connection tries for one.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Calls of a round, of the few partitions there may be: a crowd of operations is not to wait for a round trip each 64.
+const LEAST_CALLS: usize = 4;
+
 /// The callers' side of a lane.
 #[derive(Clone)]
 pub struct Lane {
@@ -184,7 +187,7 @@ impl LaneTask {
 
     /// What waits, urgent jobs first, at most a round; a quarter of each round is the reserves' own.
     fn take_waiting(&mut self, first: Option<Job>) -> Vec<Job> {
-        let round = self.limits.max_batch * self.shards.len();
+        let round = self.limits.max_batch * self.shards.len().max(LEAST_CALLS);
         let mut jobs: Vec<Job> = first.into_iter().collect();
         let mut operations: usize = jobs.iter().map(Job::weight).sum();
         while operations < (round * 3).div_ceil(4) {
