@@ -1,14 +1,16 @@
 //! The composition root: what starts in which order, and drains in which.
 //!
-//! Start: the ports are bound, so that a port that is taken shows at once; then Postgres and its schema are waited for;
-//! then come the ledger's tasks, the flusher, and the answers over HTTP. Stop: the listener first, and requests that are running are answered; then the flusher empties the
-//! outbox; then the ledger's tasks end.
+//! Start: the ports are bound and answer, so that a port that is taken shows at once and probes are served; then
+//! Postgres and its schema are waited for, while every call of the API is told so; then come the ledger's tasks, the
+//! flusher, and the API. Stop: the listener first, and requests that are running are answered; then the flusher empties
+//! the outbox; then the ledger's tasks end.
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use tokio::{
     net::TcpListener,
     sync::oneshot,
+    task::JoinHandle,
     time::{interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,7 +18,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Config, ConfigError},
     flusher::Flusher,
-    http::{self, Api, jwt::Verifier, server},
+    http::{
+        self, Api,
+        front::Front,
+        jwt::Verifier,
+        server::{self, Drained},
+        tls::{Tls, TlsError},
+    },
     ledger::{CallError, Ledger},
     metrics::{self, Exporter},
     quota::Partitions,
@@ -42,6 +50,8 @@ pub enum AppError {
     Config(#[from] ConfigError),
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("redis: {0}")]
@@ -54,59 +64,109 @@ pub enum AppError {
 /// it is ready a moment later, as `/readyz` says.
 ///
 /// # Errors
-/// When it cannot listen, or Postgres has a schema this version does not know.
+/// When it cannot listen, a certificate cannot be used, or Postgres has a schema this version does not know.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
     started: oneshot::Sender<Addresses>,
 ) -> Result<(), AppError> {
     config.check()?;
+    let tls = Tls::of(&config.http)?;
+    let store = Store::lazy(&config.postgres)?;
+    let exporter = Exporter::start()?;
     let listener = listen(config.http.listen).await?;
     let metrics_listener = listen(config.http.metrics_listen).await?;
     let addresses = Addresses {
         http: address(&listener, config.http.listen)?,
         metrics: address(&metrics_listener, config.http.metrics_listen)?,
     };
-    let exporter = Exporter::start()?;
-    let store = Store::lazy(&config.postgres)?;
-    tokio::pin!(shutdown);
-    let partitions = tokio::select! {
-        partitions = wait_for_postgres(&store, &config) => partitions?,
-        () = &mut shutdown => return Ok(()),
-    };
-
-    let (ledger, background) = Ledger::new(&config, store.clone(), partitions)?;
-    let running = background.start();
-    let flusher =
-        Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone()).start();
-    let (stop_http, stop_metrics, tasks) =
-        (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-    let render = exporter.clone();
-    let metrics_router = http::metrics_router(move || render.render());
-    let limits = server::Limits::of(&config.http);
-    tasks.spawn(server::serve(metrics_listener, metrics_router, limits, stop_metrics.clone()));
-    tasks.spawn(upkeep(exporter, ledger.clone(), stop_metrics.clone()));
-    let verifier = Verifier::new(&config.auth);
-    tasks.spawn(verifier.keep_keys_fresh(stop_metrics.clone()));
-    let api = Api::new(ledger, store.clone(), config.http.clone(), verifier);
-    let serving = tokio::spawn(server::serve(listener, http::router(api), limits, stop_http.clone()));
+    let mut doors = Doors::open(&config, listener, metrics_listener, tls, &exporter);
     tracing::info!(http = %addresses.http, metrics = %addresses.metrics, "listening");
     // Nobody may be waiting to hear it.
     let _ = started.send(addresses);
+    let served = serve(&config, &store, exporter, &mut doors, shutdown).await;
+    doors.close().await;
+    store.close().await;
+    served
+}
+
+/// From the first answer of Postgres to the end of the ledger's tasks.
+async fn serve(
+    config: &Config,
+    store: &Store,
+    exporter: Exporter,
+    doors: &mut Doors,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AppError> {
+    tokio::pin!(shutdown);
+    let partitions = tokio::select! {
+        partitions = wait_for_postgres(store, config) => partitions?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let (ledger, background) = Ledger::new(config, store.clone(), partitions)?;
+    let running = background.start();
+    let flusher =
+        Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone()).start();
+    let verifier = Verifier::new(&config.auth);
+    doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
+    let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), verifier);
+    doors.tasks.spawn(upkeep(exporter, ledger, api.clone(), doors.stop.clone()));
+    let (limits, stop) = (api.clone(), doors.stop.clone());
+    doors.tasks.spawn(async move { limits.limits.upkeep(stop).await });
+    doors.front.open(http::router(api));
 
     shutdown.await;
     tracing::info!("draining");
-    stop_http.cancel();
-    // The task ends by itself; a panic in it was already logged.
-    let drained = serving.await;
+    let drained = doors.drain().await;
     flusher.stop().await;
     running.stop().await;
-    stop_metrics.cancel();
-    tasks.close();
-    tasks.wait().await;
-    store.close().await;
     tracing::info!(?drained, "stopped");
     Ok(())
+}
+
+/// The two listeners, and what runs beside them.
+struct Doors {
+    front: Front,
+    api: Option<JoinHandle<Drained>>,
+    stop_api: CancellationToken,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Doors {
+    fn open(
+        config: &Config,
+        listener: TcpListener,
+        metrics_listener: TcpListener,
+        tls: Option<Tls>,
+        exporter: &Exporter,
+    ) -> Self {
+        let (stop_api, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (tasks, front) = (TaskTracker::new(), Front::waiting());
+        let limits = server::Limits::of(&config.http);
+        let exporter = exporter.clone();
+        let metrics_router = http::metrics_router(move || exporter.render());
+        tasks.spawn(server::serve(metrics_listener, metrics_router.into(), limits, None, stop.clone()));
+        if let Some(tls) = tls.clone() {
+            tasks.spawn(tls.renew(stop.clone()));
+        }
+        let api = tokio::spawn(server::serve(listener, front.clone(), limits, tls, stop_api.clone()));
+        Self { front, api: Some(api), stop_api, tasks, stop }
+    }
+
+    /// Turns new callers away, and waits for those who were let in.
+    async fn drain(&mut self) -> Option<Drained> {
+        self.stop_api.cancel();
+        // The task ends by itself; a panic in it was already logged.
+        self.api.take()?.await.ok()
+    }
+
+    async fn close(mut self) {
+        self.drain().await;
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
@@ -138,11 +198,12 @@ async fn wait_for_postgres(store: &Store, config: &Config) -> Result<Partitions,
     }
 }
 
-async fn upkeep(exporter: Exporter, ledger: Ledger, stop: CancellationToken) {
+async fn upkeep(exporter: Exporter, ledger: Ledger, api: Api, stop: CancellationToken) {
     let mut ticks = interval(UPKEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         exporter.upkeep();
         metrics::partitions_open(ledger.open_partitions());
         metrics::witnessed(ledger.witnessed());
+        metrics::calls_in_flight(api.limits.in_flight.running());
     }
 }

@@ -4,12 +4,17 @@
 
 mod issuers;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
@@ -37,10 +42,39 @@ pub struct HttpConfig {
     /// Every answer comes within this.
     pub request_deadline_ms: u64,
     pub max_body_bytes: usize,
+    /// Of a request's head.
+    pub max_header_bytes: usize,
+    /// From the first byte of a head, or from the accept, to its end; a TLS handshake has as long.
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,
+    /// How long a connection without a request stays.
+    pub idle_timeout_ms: u64,
+    /// How long a peer may take nothing of an answer.
+    pub write_timeout_ms: u64,
     /// How long a shutdown waits for running requests.
     pub drain_timeout_ms: u64,
+    /// Connections at once; more wait in the backlog of the kernel.
+    pub max_connections: usize,
+    /// Connections of one network at once; more are closed. 0: no limit.
+    pub max_connections_per_network: usize,
+    /// Calls at once; a quarter is for settles, debits and releases alone.
+    pub max_in_flight: usize,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Failed authentications a network may make before it has to wait. 0: no limit.
+    pub auth_failures_per_minute: u32,
+    /// Calls per second of one caller, by its role, and how many at once. 0: no limit.
+    pub gateway_calls_per_second: u32,
+    pub gateway_burst: u32,
+    pub admin_calls_per_second: u32,
+    pub admin_burst: u32,
+    pub user_calls_per_second: u32,
+    pub user_burst: u32,
+    /// TLS is on when both are set.
+    pub tls_cert_file: Option<PathBuf>,
+    pub tls_key_file: Option<PathBuf>,
+    /// How often the two files are looked at.
+    pub tls_reload_interval_ms: u64,
     /// Where a user can buy tokens; named in refusals for want of tokens.
     pub top_up_url: Option<String>,
 }
@@ -64,7 +98,13 @@ pub struct AuthConfig {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
+    /// `rediss://` for TLS.
     pub url: Secret,
+    /// Who may sign the server's certificate; the system's authorities when absent.
+    pub ca_file: Option<PathBuf>,
+    /// What this service shows the server, when both are set.
+    pub client_cert_file: Option<PathBuf>,
+    pub client_key_file: Option<PathBuf>,
     pub connect_timeout_ms: u64,
     /// A call without an answer after this may or may not have run.
     pub response_timeout_ms: u64,
@@ -74,6 +114,8 @@ pub struct RedisConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresConfig {
     pub url: Secret,
+    /// Who may sign the server's certificate. With it, a connection is always encrypted and the server checked.
+    pub ca_file: Option<PathBuf>,
     pub max_connections: u32,
     pub acquire_timeout_ms: u64,
     pub statement_timeout_ms: u64,
@@ -135,9 +177,26 @@ impl Default for HttpConfig {
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             request_deadline_ms: 2_000,
             max_body_bytes: 65_536,
+            max_header_bytes: 16_384,
             header_timeout_ms: 5_000,
             body_timeout_ms: 5_000,
+            idle_timeout_ms: 75_000,
+            write_timeout_ms: 10_000,
             drain_timeout_ms: 10_000,
+            max_connections: 16_384,
+            max_connections_per_network: 0,
+            max_in_flight: 8_192,
+            trusted_proxies: Vec::new(),
+            auth_failures_per_minute: 600,
+            gateway_calls_per_second: 0,
+            gateway_burst: 0,
+            admin_calls_per_second: 500,
+            admin_burst: 1_000,
+            user_calls_per_second: 50,
+            user_burst: 100,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_reload_interval_ms: 10_000,
             top_up_url: None,
         }
     }
@@ -160,6 +219,9 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             url: Secret::new("redis://127.0.0.1:6379"),
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
             connect_timeout_ms: 1_000,
             response_timeout_ms: 1_000,
         }
@@ -170,6 +232,7 @@ impl Default for PostgresConfig {
     fn default() -> Self {
         Self {
             url: Secret::new("postgres://cota@127.0.0.1:5432/cota"),
+            ca_file: None,
             max_connections: 16,
             acquire_timeout_ms: 500,
             statement_timeout_ms: 5_000,
@@ -267,6 +330,17 @@ impl Config {
             ),
             ((1..=10_000).contains(&self.flusher.batch_rows), "flusher.batch_rows must be 1 to 10000"),
             (self.http.request_deadline_ms >= 100, "http.request_deadline_ms must be at least 100"),
+            (self.http.max_header_bytes >= 8_192, "http.max_header_bytes must be at least 8192"),
+            (self.http.max_connections >= 1, "http.max_connections must be at least 1"),
+            (self.http.max_in_flight >= 4, "http.max_in_flight must be at least 4"),
+            (
+                self.http.tls_cert_file.is_some() == self.http.tls_key_file.is_some(),
+                "http.tls_cert_file and http.tls_key_file go together",
+            ),
+            (
+                self.redis.client_cert_file.is_some() == self.redis.client_key_file.is_some(),
+                "redis.client_cert_file and redis.client_key_file go together",
+            ),
             (self.postgres.max_connections >= 4, "postgres.max_connections must be at least 4"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {

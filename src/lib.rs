@@ -3,7 +3,7 @@
 //!
 //! The map, in the order of the imports (each may use those before it):
 //!
-//! - [`config`], [`telemetry`], [`metrics`]: leaves, for all.
+//! - [`config`], [`crypto`], [`telemetry`], [`metrics`]: leaves, for all.
 //! - [`quota`]: the vocabulary; pure.
 //! - [`store`]: Postgres. Only here is SQL.
 //! - [`ledger`]: the Redis protocol: scripts, lanes, gates, witnesses, recovery. Only here are Redis commands.
@@ -20,6 +20,7 @@ pub mod accounts;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod crypto;
 pub mod devstack;
 pub mod flusher;
 pub mod http;

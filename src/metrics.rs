@@ -48,6 +48,10 @@ metrics! {
     Counter JWKS_REFRESHES "cota_jwks_refreshes_total" ["issuer", "outcome"] "Readings of an issuer's key set: changed, unchanged, failed; and expired, when its keys were not read for so long that they are refused.";
     Gauge JWKS_KEYS "cota_jwks_keys" ["issuer"] "Keys that check JWTs of an issuer.";
     Gauge JWKS_AGE "cota_jwks_age_seconds" ["issuer"] "Time since an issuer's key set was last read.";
+    Counter LIMITED "cota_limited_total" ["limiter"] "Calls and connections refused by a limiter: networks, callers, in_flight or connections.";
+    Gauge LIMITER_KEYS "cota_limiter_keys" ["limiter"] "Networks and callers a limiter remembers.";
+    Gauge IN_FLIGHT "cota_http_calls_in_flight" [] "Calls that run.";
+    Counter CERTIFICATES "cota_tls_certificates_total" ["outcome"] "Changes of the listener's certificate files: renewed or refused.";
     Histogram HTTP_SECONDS "cota_http_request_seconds" ["route", "status"] "HTTP requests, by route and class of status.";
     Histogram BATCH_OPERATIONS "cota_lane_batch_operations" [] "Operations of one apply call.";
     Counter SHED "cota_lane_shed_total" ["queue"] "Operations refused because a queue, a share or the outbox was full.";
@@ -178,6 +182,23 @@ pub fn jwks_keys(issuer: &str, keys: usize, age: Option<Duration>) {
     if let Some(age) = age {
         metrics::gauge!(JWKS_AGE, "issuer" => issuer.to_owned()).set(age.as_secs_f64());
     }
+}
+
+/// Something refused by one of the limiters.
+pub fn limited(limiter: &'static str) {
+    metrics::counter!(LIMITED, "limiter" => limiter).increment(1);
+}
+
+pub fn limiter_keys(limiter: &'static str, keys: usize) {
+    metrics::gauge!(LIMITER_KEYS, "limiter" => limiter).set(keys as f64);
+}
+
+pub fn calls_in_flight(calls: usize) {
+    metrics::gauge!(IN_FLIGHT).set(calls as f64);
+}
+
+pub fn certificate(outcome: &'static str) {
+    metrics::counter!(CERTIFICATES, "outcome" => outcome).increment(1);
 }
 
 /// `route` is the router's pattern, never the path as sent.

@@ -11,7 +11,7 @@ use cota::{http::code::Code, metrics};
 /// Imports go from right to left only: a module may use those on lower ranks, and itself. Modules on one rank do not
 /// know each other.
 const RANKS: [&[&str]; 8] = [
-    &["quota", "config", "metrics", "telemetry", "clock", "devstack"],
+    &["quota", "config", "metrics", "telemetry", "clock", "crypto", "devstack"],
     &["store"],
     &["ledger"],
     &["flusher", "accounts", "notify"],

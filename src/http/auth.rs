@@ -1,8 +1,9 @@
 //! Who may call which route.
 //!
 //! Every route states its rule as an extractor, the first of its handler. The order of checks is the order of
-//! the extractors: JWT, access, ids in the path, shape of query and body. Access is decided from the JWT and the
-//! path alone, before anything is looked up, so that a refusal says nothing about what exists.
+//! the extractors: room, JWT, the caller's rate, access, ids in the path, shape of query and body. Access is decided
+//! from the JWT and the path alone, before anything is looked up, so that a refusal says nothing about what exists.
+//! Whoever is refused by then has had no byte of its body read.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -15,21 +16,29 @@ use super::{
     Api,
     code::Code,
     jwt::{AuthError, Principal, Role},
+    limits::{Flight, keyed::Wait, networks::Peer},
     problem::Problem,
 };
 use crate::{
     config::millis,
+    metrics,
     quota::{ReservationId, UserId},
 };
 
 /// Who may use a route below `/users/{id}`.
 pub trait Rule {
+    /// Whether the call reports what was used or is needed no more. To refuse one would lose usage: it has room of its
+    /// own, no rate, and its JWT is checked whatever its network did.
+    const REPORTS: bool = false;
+
     /// `own` is whether the caller is a user and the path names that user.
     fn admits(role: Role, own: bool) -> bool;
 }
 
 /// Gateways and admins: reserve, settle and what belongs to it. Never a user, not even for its own id.
 pub struct Hot;
+/// Gateways and admins: settle, debit and release.
+pub struct Report;
 /// The user itself, gateways and admins: what a gateway reads to do its work.
 pub struct Read;
 /// The user itself and admins.
@@ -40,6 +49,14 @@ pub struct AdminOnly;
 impl Rule for Hot {
     fn admits(role: Role, _: bool) -> bool {
         matches!(role, Role::Gateway | Role::Admin)
+    }
+}
+
+impl Rule for Report {
+    const REPORTS: bool = true;
+
+    fn admits(role: Role, own: bool) -> bool {
+        Hot::admits(role, own)
     }
 }
 
@@ -61,9 +78,10 @@ impl Rule for AdminOnly {
     }
 }
 
-/// The user a route is about, once the caller has been admitted.
+/// The user a route is about, once the caller has been admitted. Its call runs until this is dropped.
 pub struct For<R> {
     pub user: UserId,
+    _flight: Flight,
     rule: PhantomData<R>,
 }
 
@@ -71,7 +89,7 @@ impl<R: Rule + Send> FromRequestParts<Api> for For<R> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let principal = authenticate(api, &parts.headers).await?;
+        let (principal, flight) = enter(parts, api, R::REPORTS).await?;
         let user = path_user(parts, api).await;
         // A user's own id, in its one spelling; a malformed id is nobody's.
         let own = principal.role == Role::User
@@ -80,31 +98,43 @@ impl<R: Rule + Send> FromRequestParts<Api> for For<R> {
             return Err(Code::Forbidden.into());
         }
         let user = user.ok_or(Problem::new(Code::InvalidUserId))?;
-        Ok(Self { user, rule: PhantomData })
+        Ok(Self { user, _flight: flight, rule: PhantomData })
     }
 }
 
-/// A caller that the rule admits for any user at all, on routes whose users stand in the body.
-pub struct ForAny<R>(PhantomData<R>);
+/// A caller that the rule admits for any user at all, on routes whose users stand in the body. Its call runs until
+/// this is dropped.
+pub struct ForAny<R> {
+    pub caller: Principal,
+    _flight: Flight,
+    rule: PhantomData<R>,
+}
 
 impl<R: Rule + Send> FromRequestParts<Api> for ForAny<R> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let principal = authenticate(api, &parts.headers).await?;
-        if R::admits(principal.role, false) { Ok(Self(PhantomData)) } else { Err(Code::Forbidden.into()) }
+        let (caller, flight) = enter(parts, api, R::REPORTS).await?;
+        if R::admits(caller.role, false) {
+            Ok(Self { caller, _flight: flight, rule: PhantomData })
+        } else {
+            Err(Code::Forbidden.into())
+        }
     }
 }
 
-/// An admin, on routes about no single user.
-pub struct Admin;
+/// An admin, on routes about no single user. Its call runs until this is dropped.
+pub struct Admin {
+    _flight: Flight,
+}
 
 impl FromRequestParts<Api> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        match authenticate(api, &parts.headers).await?.role {
-            Role::Admin => Ok(Self),
+        let (principal, flight) = enter(parts, api, false).await?;
+        match principal.role {
+            Role::Admin => Ok(Self { _flight: flight }),
             Role::User | Role::Gateway => Err(Code::Forbidden.into()),
         }
     }
@@ -138,11 +168,45 @@ async fn path_user(parts: &mut Parts, api: &Api) -> Option<UserId> {
     }
 }
 
+/// Room for the call, whom it is by, and whether that caller may go on.
+async fn enter(parts: &Parts, api: &Api, reports: bool) -> Result<(Principal, Flight), Problem> {
+    let flight = api.limits.in_flight.enter(reports).ok_or_else(|| {
+        metrics::limited("in_flight");
+        Problem::new(Code::Overloaded)
+    })?;
+    let principal = match presented(&parts.headers).ok().and_then(|jwt| api.verifier.remembered(jwt)) {
+        Some(known) => known,
+        // Boxed: this is for the first call with a JWT, and would make every call's future larger.
+        None => Box::pin(authenticate(parts, api, reports)).await?,
+    };
+    if !reports {
+        admit(api, &principal)?;
+    }
+    Ok((principal, flight))
+}
+
+/// Takes one call from the caller's budget.
+pub fn admit(api: &Api, caller: &Principal) -> Result<(), Problem> {
+    api.limits.callers.admit(caller).map_err(|wait| limited("callers", Code::RateLimited, wait))
+}
+
+fn limited(limiter: &'static str, code: Code, Wait(seconds): Wait) -> Problem {
+    metrics::limited(limiter);
+    Problem::new(code).after(seconds)
+}
+
 /// Longest wait for a key that is not known yet, within the time a call may take.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
 
-async fn authenticate(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem> {
-    let verdict = match presented(headers) {
+/// Whom the call is by. `always`: the JWT is checked although its network may have to wait.
+async fn authenticate(parts: &Parts, api: &Api, always: bool) -> Result<Principal, Problem> {
+    let networks = &api.limits.networks;
+    let peer = parts.extensions.get::<Peer>().copied();
+    if !always {
+        let admitted = networks.admits(peer, &parts.headers);
+        admitted.map_err(|wait| limited("networks", Code::TooManyRequests, wait))?;
+    }
+    let verdict = match presented(&parts.headers) {
         Ok(jwt) => {
             let patience = KEY_PATIENCE.min(millis(api.config.request_deadline_ms));
             api.verifier.authenticate(jwt, patience).await
@@ -150,7 +214,8 @@ async fn authenticate(api: &Api, headers: &HeaderMap) -> Result<Principal, Probl
         Err(reason) => Err(reason),
     };
     verdict.map_err(|reason| {
-        crate::metrics::auth_refusal(reason.as_str());
+        networks.failed(peer, &parts.headers);
+        metrics::auth_refusal(reason.as_str());
         tracing::debug!(reason = reason.as_str(), "JWT refused");
         Problem::unauthenticated(match reason {
             AuthError::Missing => "Bearer",
@@ -189,6 +254,7 @@ mod tests {
                 .map(|(role, own)| R::admits(role, own))
         }
         assert_eq!(admitted::<Hot>(), [false, false, true, true]);
+        assert_eq!(admitted::<Report>(), admitted::<Hot>());
         assert_eq!(admitted::<Read>(), [true, false, true, true]);
         assert_eq!(admitted::<Own>(), [true, false, false, true]);
         assert_eq!(admitted::<AdminOnly>(), [false, false, false, true]);

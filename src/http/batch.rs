@@ -14,10 +14,11 @@ use tokio::time::timeout_at;
 
 use super::{
     Api, Deadline,
-    auth::{ForAny, Hot},
+    auth::{ForAny, Report, admit},
     code::{self, Code},
     debits::{DEBIT, read_debit},
     json::Object,
+    jwt::Principal,
     language::Language,
     operations::{first_status, refused},
     problem::{Problem, ProblemBody},
@@ -98,7 +99,7 @@ struct Chain {
 /// spoils no other; a body that is no batch is refused as a whole, before anything is done.
 pub async fn batch(
     State(api): State<Api>,
-    _: ForAny<Hot>,
+    by: ForAny<Report>,
     headers: HeaderMap,
     LargeJsonBody(body): LargeJsonBody<MAX_BODY_BYTES>,
 ) -> Result<Response, Problem> {
@@ -106,7 +107,7 @@ pub async fn batch(
     let (mut slots, mut chains, mut chain_of) =
         (Vec::with_capacity(operations.len()), Vec::new(), HashMap::new());
     for (place, raw) in operations.into_iter().enumerate() {
-        match read(raw.get().as_bytes()) {
+        match read(raw.get().as_bytes()).and_then(|operation| at_its_rate(&api, &by.caller, operation)) {
             Err(problem) => slots.push(Slot::refused(problem)),
             Ok((user, ask)) => {
                 slots.push(Slot::waiting(&ask));
@@ -150,6 +151,15 @@ fn elements(body: &[u8]) -> Result<Vec<&RawValue>, Problem> {
     } else {
         Err(Problem::new(Code::InvalidBatch).field("operations").limit(MAX_OPERATIONS as u64))
     }
+}
+
+/// What asks for room counts as the single call does; what reports usage is never refused for its rate. So the batch
+/// itself comes in as a report.
+fn at_its_rate(api: &Api, caller: &Principal, operation: (UserId, Ask)) -> Result<(UserId, Ask), Problem> {
+    if matches!(operation.1, Ask::Reserve(_) | Ask::Extend(_)) {
+        admit(api, caller)?;
+    }
+    Ok(operation)
 }
 
 /// One operation; refused with the codes of its single call.

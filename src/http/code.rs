@@ -185,9 +185,18 @@ codes! {
     PreconditionRequired "precondition_required" PRECONDITION_REQUIRED
         en "Precondition required" "Send If-Match with the ETag of what you have read, so that nobody's change is lost."
         pt "Precondição necessária" "Envie If-Match com o ETag do que você leu, para que nenhuma alteração se perca."
+    TooManyRequests "too_many_requests" TOO_MANY_REQUESTS
+        en "Too many failed authentications" "This network sent too many JWTs that are not valid. Wait, then send a valid one."
+        pt "Autenticações falhas demais" "Esta rede enviou JWTs inválidos demais. Espere e envie um válido."
+    RateLimited "rate_limited" TOO_MANY_REQUESTS
+        en "Too many calls" "This caller makes more calls per second than it may. Nothing was done; wait, then go on."
+        pt "Chamadas demais" "Este cliente faz mais chamadas por segundo do que pode. Nada foi feito; espere e continue."
     Internal "internal_error" INTERNAL_SERVER_ERROR
         en "Internal error" "Something is wrong on our side; the operators can see it."
         pt "Erro interno" "Algo está errado do nosso lado; os operadores podem ver."
+    Starting "starting" SERVICE_UNAVAILABLE
+        en "Starting" "The service waits for its database and serves nothing yet. Nothing was done; try again."
+        pt "Iniciando" "O serviço espera pelo banco de dados e ainda não atende. Nada foi feito; tente de novo."
     Overloaded "overloaded" SERVICE_UNAVAILABLE
         en "Too busy" "Too many calls are waiting. Nothing was done; try again."
         pt "Ocupado demais" "Há chamadas demais esperando. Nada foi feito; tente de novo."

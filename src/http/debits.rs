@@ -4,7 +4,7 @@ use axum::{extract::State, response::Response};
 
 use super::{
     Api,
-    auth::{For, Hot},
+    auth::{For, Report},
     code::Code,
     json::Object,
     operations::perform,
@@ -20,7 +20,7 @@ pub const DEBIT: [&str; 5] = ["id", "tokens", "usage", "model", "request_id"];
 /// `POST /users/{id}/debits`
 pub async fn debit(
     State(api): State<Api>,
-    caller: For<Hot>,
+    caller: For<Report>,
     key: CallerId,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {

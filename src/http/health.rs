@@ -70,12 +70,12 @@ impl Readiness {
 }
 
 #[derive(Serialize)]
-struct Ready {
-    status: &'static str,
+pub struct Ready {
+    pub status: &'static str,
     /// What is not as it should be: `redis`, `postgres`, `partitions`.
-    not_ready: Vec<&'static str>,
+    pub not_ready: Vec<&'static str>,
     /// Partitions this replica does not serve: those whose gate is closed here, or all while Redis does not answer.
-    closed_partitions: Vec<u16>,
+    pub closed_partitions: Vec<u16>,
 }
 
 /// `GET /readyz`: 200 when the hot path can serve, 503 when a part of it cannot.

@@ -15,15 +15,18 @@ mod credits;
 mod debits;
 mod edge;
 mod etag;
+pub mod front;
 mod health;
 pub mod json;
 pub mod jwt;
 mod language;
+pub mod limits;
 mod operations;
 pub mod problem;
 mod request;
 mod reservations;
 pub mod server;
+pub mod tls;
 mod tokens;
 mod usage;
 mod users;
@@ -52,6 +55,7 @@ use crate::{
     store::Store,
 };
 use jwt::Verifier;
+use limits::Limits;
 
 /// What the handlers share; cheap to clone.
 #[derive(Clone)]
@@ -63,6 +67,7 @@ pub struct Parts {
     pub accounts: Accounts,
     pub config: HttpConfig,
     pub verifier: Verifier,
+    pub limits: Limits,
     readiness: health::Readiness,
 }
 
@@ -78,7 +83,8 @@ impl Api {
     pub fn new(ledger: Ledger, store: Store, config: HttpConfig, verifier: Verifier) -> Self {
         let accounts = Accounts::new(store.clone(), ledger.clone());
         let readiness = health::Readiness::new(ledger.clone(), store);
-        Self(Arc::new(Parts { ledger, accounts, config, verifier, readiness }))
+        let limits = Limits::new(&config);
+        Self(Arc::new(Parts { ledger, accounts, config, verifier, limits, readiness }))
     }
 
     /// When the call that is now complete must be answered.

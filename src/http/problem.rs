@@ -43,6 +43,8 @@ struct Facts {
     reservation_id: Option<ReservationId>,
     /// On every 503.
     outcome: Option<Outcome>,
+    /// On 429, and on 503: seconds after which another try is worth it, at least 1.
+    retry_after: Option<u32>,
     /// On 401: whether credentials were there at all.
     challenge: Option<&'static str>,
 }
@@ -55,8 +57,10 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 
 impl Problem {
     pub fn new(code: Code) -> Self {
-        let outcome = (code.status().as_u16() == 503).then_some(Outcome::None);
-        Self { code, facts: Box::new(Facts { outcome, ..Facts::default() }) }
+        let status = code.status().as_u16();
+        let outcome = (status == 503).then_some(Outcome::None);
+        let retry_after = matches!(status, 429 | 503).then_some(RETRY_AFTER_SECONDS);
+        Self { code, facts: Box::new(Facts { outcome, retry_after, ..Facts::default() }) }
     }
 
     pub fn code(&self) -> Code {
@@ -91,6 +95,13 @@ impl Problem {
         self
     }
 
+    /// When another try is worth it.
+    #[must_use]
+    pub fn after(mut self, seconds: u32) -> Self {
+        self.facts.retry_after = Some(seconds.max(1));
+        self
+    }
+
     /// A 401 and its challenge.
     pub fn unauthenticated(challenge: &'static str) -> Self {
         let mut problem = Self::new(Code::Unauthenticated);
@@ -105,9 +116,9 @@ impl Problem {
         problem
     }
 
-    /// Seconds to wait before another try, on every 503.
+    /// Seconds to wait before another try, on every 429 and 503.
     pub fn retry_after(&self) -> Option<u32> {
-        self.facts.outcome.map(|_| RETRY_AFTER_SECONDS)
+        self.facts.retry_after
     }
 
     /// The body of the answer.
@@ -309,7 +320,8 @@ mod tests {
         for code in Code::ALL {
             let (head, body) = rendered(Problem::new(code), Language::English, None).await;
             assert_eq!(body.get("outcome").is_some(), head.status() == 503, "{code:?}");
-            assert_eq!(head.headers().contains_key("retry-after"), head.status() == 503, "{code:?}");
+            let retried = matches!(head.status().as_u16(), 429 | 503);
+            assert_eq!(head.headers().contains_key("retry-after"), retried, "{code:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Api,
-    auth::{For, Hot, PathReservation, Read},
+    auth::{For, Hot, PathReservation, Read, Report},
     code::Code,
     json::Object,
     operations::perform,
@@ -69,7 +69,7 @@ pub const SETTLE: [&str; 4] = ["tokens", "usage", "model", "request_id"];
 /// `POST /users/{id}/reservations/{rid}/settle`
 pub async fn settle(
     State(api): State<Api>,
-    caller: For<Hot>,
+    caller: For<Report>,
     PathReservation(id): PathReservation,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
@@ -86,7 +86,7 @@ pub fn read_settle<const N: usize>(body: &Object<'_, N>, id: ReservationId) -> R
 /// `POST /users/{id}/reservations/{rid}/release`
 pub async fn release(
     State(api): State<Api>,
-    caller: For<Hot>,
+    caller: For<Report>,
     PathReservation(id): PathReservation,
     _: NoBody,
 ) -> Result<Response, Problem> {

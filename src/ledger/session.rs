@@ -4,19 +4,20 @@
 //! are taken out of the pool for good, never recycled: a recycled connection may still carry an old reply, or lead
 //! to a master that has been demoted. A fresh one has its scripts loaded and its server checked.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolConfig, Runtime, Timeouts};
 use redis::{
-    AsyncConnectionConfig, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisResult, ServerErrorKind,
-    Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, Pipeline, RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value,
+    aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use tokio::sync::Mutex;
 
 use super::scripts::{self, Script};
 use crate::{
     config::{RedisConfig, millis},
-    metrics,
+    crypto, metrics,
 };
 
 /// How a call to Redis failed.
@@ -49,16 +50,12 @@ pub struct Sessions {
 
 impl Sessions {
     /// # Errors
-    /// When the URL is none.
+    /// When the URL is none, or a certificate cannot be used.
     pub fn new(config: &RedisConfig, size: usize) -> Result<Self, CallError> {
         let not_run = |e: &dyn std::fmt::Display| CallError::NotRun(e.to_string());
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_user_timeout(millis(config.response_timeout_ms.saturating_mul(2)));
-        let info = config.url.expose().into_connection_info().map_err(|e| not_run(&e))?.set_tcp_settings(tcp);
         let connect = millis(config.connect_timeout_ms);
         let manager = Manager::new_with_config(
-            info,
+            address(config)?,
             // Callers set their own bound on every call.
             AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(None),
         )
@@ -92,6 +89,32 @@ impl Sessions {
             }
         }
     }
+}
+
+/// Where Redis is, and how to speak to it.
+fn address(config: &RedisConfig) -> Result<ConnectionInfo, CallError> {
+    let not_run = |e: RedisError| CallError::NotRun(e.to_string());
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_user_timeout(millis(config.response_timeout_ms.saturating_mul(2)));
+    let info = config.url.expose().into_connection_info().map_err(not_run)?.set_tcp_settings(tcp);
+    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        return match &config.ca_file {
+            None => Ok(info),
+            Some(_) => Err(CallError::NotRun("redis.ca_file is set, but redis.url is no rediss://".into())),
+        };
+    }
+    crypto::install();
+    let read = |file: &PathBuf| {
+        std::fs::read(file).map_err(|e| CallError::NotRun(format!("cannot read {}: {e}", file.display())))
+    };
+    let client_tls = match (&config.client_cert_file, &config.client_key_file) {
+        (Some(cert), Some(key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
+        _ => None,
+    };
+    let root_cert = config.ca_file.as_ref().map(read).transpose()?;
+    let client = Client::build_with_tls(info, TlsCertificates { client_tls, root_cert }).map_err(not_run)?;
+    Ok(client.get_connection_info().clone())
 }
 
 /// One pooled connection, of one owner.

@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{
     PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
 pub use booking::{Booked, Booker, Booking};
@@ -71,9 +71,9 @@ impl Store {
     /// Sets up the pool without a connection: for a service that has to start while Postgres is away.
     ///
     /// # Errors
-    /// When the URL is malformed.
+    /// When the URL is malformed, or `ca_file` cannot be read.
     pub fn lazy(config: &PostgresConfig) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = config.url.expose().parse().map_err(StoreError::from_acquire)?;
+        let options = encrypted(config, config.url.expose().parse().map_err(StoreError::from_acquire)?)?;
         let statement_ms = config.statement_timeout_ms;
         let options = options.application_name("cota").options([
             ("statement_timeout", statement_ms.to_string()),
@@ -113,6 +113,22 @@ impl Store {
     ) -> Result<T, StoreError> {
         lease::run(&self.pool, self.call_timeout, work).await
     }
+}
+
+/// With an authority of its own the server has to show a certificate; without, the URL's `sslmode` says what is done.
+fn encrypted(config: &PostgresConfig, options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
+    let Some(ca_file) = &config.ca_file else { return Ok(options) };
+    let pem = std::fs::read(ca_file).map_err(|error| {
+        StoreError::from_acquire(sqlx::Error::Configuration(
+            format!("cannot read postgres.ca_file {}: {error}", ca_file.display()).into(),
+        ))
+    })?;
+    // The weaker modes would take any server, or do without encryption.
+    let mode = match options.get_ssl_mode() {
+        PgSslMode::VerifyCa => PgSslMode::VerifyCa,
+        _ => PgSslMode::VerifyFull,
+    };
+    Ok(options.ssl_root_cert_from_pem(pem).ssl_mode(mode))
 }
 
 /// `BIGINT` that a constraint keeps at 0 or above.

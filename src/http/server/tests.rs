@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use axum::routing::{get, post};
+use axum::{
+    Router,
+    routing::{get, post},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
@@ -12,6 +15,8 @@ use tokio::{
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+const MAX_HEADERS: usize = 100;
 
 struct Server {
     address: SocketAddr,
@@ -22,7 +27,11 @@ struct Server {
 fn limits() -> Limits {
     Limits {
         max_connections: 100,
+        max_connections_per_network: 0,
+        max_header_bytes: MAX_HEADER_BYTES,
         header_timeout: Duration::from_millis(300),
+        idle_timeout: PATIENCE,
+        write_timeout: PATIENCE,
         drain_timeout: Duration::from_secs(5),
     }
 }
@@ -31,7 +40,7 @@ async fn start(router: Router, limits: Limits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let ended = tokio::spawn(serve(listener, router, limits, stop.clone()));
+    let ended = tokio::spawn(serve(listener, router.into(), limits, None, stop.clone()));
     Server { address, stop, ended }
 }
 
@@ -100,9 +109,9 @@ async fn who_sends_no_whole_head_is_cut_off() {
 async fn a_head_that_is_too_large_is_refused() {
     let server = start(hello(), limits()).await;
     for head in [
-        format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(MAX_BUFFER_BYTES)),
+        format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(MAX_HEADER_BYTES)),
         format!("GET / HTTP/1.1\r\n{}\r\n", "A: a\r\n".repeat(MAX_HEADERS + 1)),
-        format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(MAX_BUFFER_BYTES)),
+        format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(MAX_HEADER_BYTES)),
     ] {
         let mut stream = server.connect().await;
         // The server may close before it has taken it all.
