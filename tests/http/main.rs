@@ -15,6 +15,7 @@ mod health;
 mod identity;
 mod metrics;
 mod profiles;
+mod protection;
 mod reservations;
 mod shutdown;
 mod slow;

@@ -1,6 +1,8 @@
 //! What every test binary shares: real servers, and ways to drive them.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
+pub mod certificates;
+pub mod h2;
 pub mod identity;
 pub mod invariants;
 pub mod load;

@@ -100,7 +100,21 @@ impl Service {
         Self::serve(world).await
     }
 
+    /// With a Postgres that is to be started once the service waits for it.
+    pub async fn without_postgres() -> Self {
+        let mut world = World::with_own_postgres(0).await;
+        configure(&mut world.config, |_| {});
+        world.postgres.as_ref().unwrap().lock().await.stop().await.unwrap();
+        Self::launch(world).await
+    }
+
     async fn serve(world: World) -> Self {
+        let service = Self::launch(world).await;
+        service.is_ready().await;
+        service
+    }
+
+    async fn launch(world: World) -> Self {
         let config = world.config.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let (started, addresses) = oneshot::channel();
@@ -110,7 +124,7 @@ impl Service {
         let running = tokio::spawn(app::run(config.clone(), shutdown, started));
         let Addresses { http, metrics } = addresses.await.unwrap();
         let mint = |role| jwt::mint(&config.auth, "test", role, 3_600).unwrap();
-        let service = Self {
+        Self {
             http,
             metrics,
             // Below every timeout of the server, so that no request meets a connection that is just being closed.
@@ -120,9 +134,7 @@ impl Service {
             world,
             stop: Mutex::new(Some(stop)),
             running,
-        };
-        service.is_ready().await;
-        service
+        }
     }
 
     /// Waits until it says that it is ready.

@@ -95,7 +95,9 @@ impl Connections {
         let stream = TokioIo::new(Guarded::new(stream, Arc::clone(&pulse), &self.limits));
         let connection = self.builder.serve_connection(stream, service);
         tokio::pin!(connection);
-        let look = sleep(self.limits.header_timeout);
+        // Often enough for an answer that is not taken to be noticed, whenever it began.
+        let often = self.limits.write_timeout;
+        let look = sleep(self.limits.header_timeout.min(often));
         tokio::pin!(look);
         let mut ending = false;
         let result = loop {
@@ -107,7 +109,7 @@ impl Connections {
                     connection.as_mut().graceful_shutdown();
                 }
                 () = &mut look => match pulse.judge(&self.limits) {
-                    Verdict::Stay(rest) => look.as_mut().reset(Instant::now() + rest),
+                    Verdict::Stay(rest) => look.as_mut().reset(Instant::now() + rest.min(often)),
                     Verdict::Idle if !ending => {
                         ending = true;
                         connection.as_mut().graceful_shutdown();

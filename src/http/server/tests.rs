@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::*;
@@ -179,4 +180,99 @@ async fn a_shutdown_cuts_off_what_outlives_its_time() {
     timeout(PATIENCE, reached.notified()).await.unwrap();
     assert_eq!(server.stop().await, Drained::Cut);
     assert_eq!(read_all(&mut busy).await, "");
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn a_connection_may_rest_longer_than_a_head_may_take() {
+    let idle_timeout = Duration::from_millis(900);
+    let server = start(hello(), Limits { idle_timeout, ..limits() }).await;
+    let mut resting = server.connect().await;
+    resting.write_all(REQUEST).await.unwrap();
+    read_until(&mut resting, "hello").await;
+    let rest = Instant::now();
+    assert_eq!(read_all(&mut resting).await, "");
+    // Milliseconds are cut off where they are counted.
+    assert!(rest.elapsed() >= idle_timeout - Duration::from_millis(2), "{:?}", rest.elapsed());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn once_begun_a_head_has_its_own_time_however_its_bytes_drip() {
+    let server = start(hello(), limits()).await;
+    let mut dripping = server.connect().await;
+    dripping.write_all(REQUEST).await.unwrap();
+    read_until(&mut dripping, "hello").await;
+    let begun = Instant::now();
+    let (mut answers, mut drops) = dripping.into_split();
+    let drip = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        for byte in b"GET / HTTP/1.1\r\nx: ".iter().chain(std::iter::repeat(&b'x')) {
+            ticks.tick().await;
+            if drops.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut heard = Vec::new();
+    tokio::select! {
+        () = drip => {}
+        read = timeout(PATIENCE, answers.read_to_end(&mut heard)) => drop(read.expect("the peer closes")),
+    }
+    assert!(begun.elapsed() >= limits().header_timeout && begun.elapsed() < limits().idle_timeout);
+    assert!(!String::from_utf8_lossy(&heard).contains("hello"));
+    server.stop().await;
+}
+
+/// More than the buffers of two sockets hold.
+fn large() -> Router {
+    let body = bytes::Bytes::from(vec![b'x'; 64 << 20]);
+    Router::new().route("/", get(move || std::future::ready(body.clone())))
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_is_cut_off_and_who_takes_it_slowly_is_not() {
+    let write_timeout = Duration::from_millis(500);
+    let server = start(large(), Limits { write_timeout, ..limits() }).await;
+    let mut slow = server.connect().await;
+    slow.write_all(REQUEST).await.unwrap();
+    let (begun, mut taken, mut chunk) = (Instant::now(), 0, vec![0; 8 << 20]);
+    let mut ticks = tokio::time::interval(write_timeout / 5);
+    while taken < 64 << 20 {
+        ticks.tick().await;
+        let read = timeout(PATIENCE, slow.read(&mut chunk)).await.unwrap().unwrap();
+        assert_ne!(read, 0, "cut off after {taken} bytes");
+        taken += read;
+    }
+    assert!(begun.elapsed() > write_timeout, "too fast to show anything");
+    let mut stalled = server.connect().await;
+    stalled.write_all(REQUEST).await.unwrap();
+    // The first byte shows that the answer is under way; the shutdown then waits for it, and must not for ever.
+    stalled.read_exact(&mut [0]).await.unwrap();
+    assert_eq!(server.stop().await, Drained::Clean);
+    assert!(read_all(&mut stalled).await.len() < 64 << 20, "the whole answer came");
+}
+
+#[tokio::test]
+async fn a_network_past_its_share_is_turned_away_at_once() {
+    let limits = Limits { max_connections_per_network: 1, header_timeout: PATIENCE, ..limits() };
+    let server = start(hello(), limits).await;
+    let mut first = server.connect().await;
+    first.write_all(REQUEST).await.unwrap();
+    read_until(&mut first, "hello").await;
+    assert_eq!(read_all(&mut server.connect().await).await, "");
+    // The one that is in stays in, and leaves room when it goes.
+    first.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(read_all(&mut first).await.ends_with("hello"));
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let mut next = server.connect().await;
+        let _ = next.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        if read_all(&mut next).await.ends_with("hello") {
+            break;
+        }
+        assert!(Instant::now() < give_up, "its place was not given back");
+    }
+    server.stop().await;
 }
