@@ -13,7 +13,7 @@ use crate::support::{
 const WORKERS: usize = 24;
 
 /// Runs a load on two replicas, does something to the world in the middle, lets the load go on, and checks.
-async fn under_load(world: World, fault: impl AsyncFnOnce(&World, &Load)) {
+pub(super) async fn under_load(world: World, fault: impl AsyncFnOnce(&World, &Load)) {
     let mut users = Vec::new();
     for _ in 0..6 {
         users.push(world.user(1_000_000_000).await);
@@ -29,7 +29,7 @@ async fn under_load(world: World, fault: impl AsyncFnOnce(&World, &Load)) {
     world.check().await;
 }
 
-async fn epochs(world: &World) -> Vec<u64> {
+pub(super) async fn epochs(world: &World) -> Vec<u64> {
     world.store.partitions().await.unwrap().into_iter().map(|row| row.epoch).collect()
 }
 

@@ -6,8 +6,10 @@ mod support;
 
 mod chains;
 mod cold;
+mod failover;
 mod faults;
 mod grants;
 mod policies;
 mod races;
 mod recovery;
+mod tls;

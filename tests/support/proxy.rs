@@ -4,7 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
@@ -32,11 +32,15 @@ pub enum Mode {
 struct Shared {
     mode: AtomicU8,
     changed: watch::Sender<()>,
-    upstream: SocketAddr,
+    upstream: Mutex<SocketAddr>,
     cuts: AtomicU64,
 }
 
 impl Shared {
+    fn upstream(&self) -> SocketAddr {
+        *self.upstream.lock().unwrap()
+    }
+
     fn is(&self, mode: Mode) -> bool {
         self.mode.load(Ordering::SeqCst) == mode as u8
     }
@@ -55,7 +59,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             mode: AtomicU8::new(Mode::Pass as u8),
             changed: watch::Sender::new(()),
-            upstream,
+            upstream: Mutex::new(upstream),
             cuts: AtomicU64::new(0),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -70,6 +74,11 @@ impl Proxy {
     pub fn set(&self, mode: Mode) {
         self.shared.mode.store(mode as u8, Ordering::SeqCst);
         self.shared.changed.send_replace(());
+    }
+
+    /// Where new connections lead from now on; running ones stay where they are, as after a failover.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        *self.shared.upstream.lock().unwrap() = upstream;
     }
 
     /// Replies dropped so far.
@@ -96,7 +105,7 @@ async fn relay(client: TcpStream, shared: Arc<Shared>) {
     if shared.is(Mode::Refuse) {
         return;
     }
-    let Ok(server) = TcpStream::connect(shared.upstream).await else { return };
+    let Ok(server) = TcpStream::connect(shared.upstream()).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
