@@ -1,6 +1,6 @@
 //! A Redis that is a master no more: what a lane does with READONLY and MASTERDOWN, under load with two replicas.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use cota::ledger::{Outcome, Refusal};
 use redis::aio::MultiplexedConnection;
@@ -20,6 +20,14 @@ async fn tell(redis: &mut MultiplexedConnection, command: &str) -> redis::Value 
     asked.query_async(redis).await.unwrap()
 }
 
+/// The ids of all connections but this one.
+async fn clients(redis: &mut MultiplexedConnection) -> BTreeSet<u64> {
+    let own: u64 = redis::cmd("CLIENT").arg("ID").query_async(redis).await.unwrap();
+    let list: String = redis::cmd("CLIENT").arg("LIST").query_async(redis).await.unwrap();
+    let ids = list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok());
+    ids.filter(|id| *id != own).collect()
+}
+
 /// Demotes the master for a while, without a new one: its answers are READONLY, or MASTERDOWN when it may not serve
 /// what is stale.
 async fn demoted_and_promoted_again(serve_stale: &str) {
@@ -29,11 +37,17 @@ async fn demoted_and_promoted_again(serve_stale: &str) {
         let mut redis = world.redis_connection().await;
         tell(&mut redis, &format!("CONFIG SET replica-serve-stale-data {serve_stale}")).await;
         for round in 0..3 {
+            let before = clients(&mut redis).await;
             // Port 1 is nobody's.
             tell(&mut redis, "REPLICAOF 127.0.0.1 1").await;
             until("callers are told that nothing was done", async || {
                 let refused = world.reserve(user, &format!("r{round}"), 1).await;
                 refused == Err(Refusal::Unavailable { outcome: Outcome::None })
+            })
+            .await;
+            // Where not even reads are answered, nobody stays on the connection it had: it may lead nowhere for ever.
+            until("every connection was left", async || {
+                serve_stale == "yes" || clients(&mut redis).await.is_disjoint(&before)
             })
             .await;
             tell(&mut redis, "REPLICAOF NO ONE").await;

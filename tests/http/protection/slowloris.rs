@@ -7,10 +7,13 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, interval},
+    time::{Instant, interval, sleep},
 };
 
-use crate::support::service::{Service, send};
+use crate::support::{
+    service::{Service, send},
+    world::PATIENCE,
+};
 
 /// How many; `COTA_TEST_SLOW_SOCKETS` for another number. Both ends are this process', so it takes twice as many files.
 fn sockets() -> usize {
@@ -32,7 +35,11 @@ async fn drip(address: std::net::SocketAddr) -> Duration {
         }
     };
     let mut heard = Vec::new();
-    tokio::select! { () = drip => {}, _ = answers.read_to_end(&mut heard) => {} }
+    tokio::select! {
+        () = drip => {}
+        _ = answers.read_to_end(&mut heard) => {}
+        () = sleep(PATIENCE) => {}
+    }
     opened.elapsed()
 }
 
