@@ -25,7 +25,14 @@ end
 local function carry_over(key, record, first_budget)
   if record.epoch == epoch_number then return end
   record.epoch, record.progress = epoch_number, 0
-  for i, amount in ipairs(record.amounts) do call('HINCRBY', KEYS[first_budget + i - 1], 'hd', amount) end
+  for i, amount in ipairs(record.amounts) do
+    local budget = KEYS[first_budget + i - 1]
+    local loaded = unpack_budget(call('GET', budget), epoch_number)
+    if loaded then
+      loaded.held = loaded.held + amount
+      call('SET', budget, pack_budget(loaded))
+    end -- else its account is gone: there is nothing to hold it on
+  end
   call('SET', key, pack_record(record))
 end
 

@@ -8,9 +8,10 @@
 -- Invariant: a budget starts once in an epoch, from what the ledger holds; after that only `apply` moves it.
 if #KEYS ~= 2 or #ARGV ~= 8 then return redis.error_reply('ERR load: wrong number of keys or arguments') end
 local META, budget, epoch, high_water, run_id = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local granted, version, policy, suspended, spent = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local granted, version, policy = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local suspended, spent, epoch_number = ARGV[7] == '1', tonumber(ARGV[8]), tonumber(epoch)
 
-local meta = redis.call('HMGET', META, 'st', 'ep', 'sq', 'ri')
+local meta = call('HMGET', META, 'st', 'ep', 'sq', 'ri')
 if run_id == '' then
   if meta[1] ~= 'recovering' or meta[2] ~= epoch then return {5} end
 else
@@ -19,8 +20,12 @@ else
 end
 
 local sq = tonumber(meta[3])
-if redis.call('HGET', budget, 'ep') == epoch then return {0, sq, 2} end
-redis.call('HSET', META, 'sq', sq + 1)
-redis.call('DEL', budget)
-redis.call('HSET', budget, 'gt', granted, 'gv', version, 'pv', policy, 'su', suspended, 'sp', spent, 'hd', 0, 'ep', epoch)
+local current = unpack_budget(call('GET', budget), epoch_number)
+if current == false then return redis.error_reply('ERR load: a budget of a format this version does not know') end
+if current then return {0, sq, 2} end
+call('HSET', META, 'sq', sq + 1)
+call('SET', budget, pack_budget({
+  epoch = epoch_number, suspended = suspended, granted = granted, version = version, policy = policy, spent = spent,
+  held = 0,
+}))
 return {0, sq + 1, 1}

@@ -18,7 +18,7 @@ local now = read_clock()
 local first = call('ZRANGE', EXPIRY, 0, 0, 'WITHSCORES')
 local due = first[2] ~= nil and tonumber(first[2]) <= now
 local record = KEYS[4] and call('GET', KEYS[4]) or ''
-local b = read_budget(key, epoch)
+local b = unpack_budget(call('GET', key), tonumber(epoch))
 local packed
 if b then
   packed = struct.pack('>BBBi8i8i8', 1, due and 1 or 0, b.suspended and 1 or 0, b.granted, b.spent, b.held)

@@ -333,13 +333,10 @@ impl Harness {
     async fn check(&mut self) {
         for n in 0..USERS {
             let Some(budget) = self.model.budgets.get(&n).cloned() else { continue };
-            for (field, value) in [("gt", budget.granted), ("sp", budget.spent), ("hd", budget.held)] {
-                assert_eq!(
-                    self.partition.budget_field(user(n), field).await,
-                    Some(value.to_string()),
-                    "{field} of {n}"
-                );
-            }
+            let stored = self.partition.budget(user(n)).await.unwrap();
+            let numbers = [stored.granted, stored.spent, stored.held].map(|number| number.to_string());
+            let expected = [budget.granted.to_string(), budget.spent.to_string(), budget.held.to_string()];
+            assert_eq!(numbers, expected, "granted, spent and held of {n}");
             assert_eq!(budget.held, self.model.held_by_records(n), "held is the sum of the pending lines");
             let unflushed = self.model.outbox.iter().filter(|b| b.name.0 == n).map(|b| b.tokens).sum::<i64>();
             assert_eq!(

@@ -1,14 +1,17 @@
 -- The operation at hand, and what all verbs share.
 --
 -- One operation is decided at a time, so one table does for all. `budgets` and `amounts` are its lines, `lines` their
--- bytes, `copies` the copy of each line's budget, false when it is cold.
+-- bytes, `copies` the copy of each line's budget, false when there is none.
 local VERBS, OPERATION = 6, '>I8I6I8I8c8Bc0Bc0I2c0I2c0I2c0'
 local op = {
   key = '', member = '', options = 0, tokens = 0, ttl = 0, second = 0, policy = 0, fingerprint = '', model = '',
-  metadata = '', facts = '', count = 0, lines = '', budgets = {}, amounts = {}, copies = {}, cold = false,
+  metadata = '', facts = '', count = 0, lines = '', budgets = {}, amounts = {}, copies = {}, cold = false, readable = true,
 }
 
 local now, epoch_number, next_oq
+-- Copies of the budgets by key, read once per call, so that later operations see what earlier ones did: nil when cold,
+-- false when unreadable.
+local budgets = {}
 
 -- Takes the operation whose record is the key at `first`, and answers its verb and the key after its last; nil when
 -- it is malformed.
@@ -19,12 +22,12 @@ local function read_operation(packed, first)
   op.tokens, op.ttl, op.second, op.policy, op.fingerprint, op.member, op.model, op.metadata, op.facts, op.lines =
     unpack_fields(OPERATION, packed, 4)
   if op.tokens > MAX_OPERATION or op.second > MAX_OPERATION then return nil end
-  op.key, op.cold, at = KEYS[first], false, 1
+  op.key, op.cold, op.readable, at = KEYS[first], false, true, 1
   for i = 1, op.count do
     op.budgets[i], op.amounts[i], at = unpack_fields(RECORD_LINE, op.lines, at)
-    local copy = read_budget(KEYS[first + i], epoch)
+    local copy = budgets[KEYS[first + i]]
     op.copies[i] = copy or false
-    if not copy then op.cold = true end
+    if copy == nil then op.cold = true elseif not copy then op.readable = false end
   end
   return verb, first + op.count + 1
 end

@@ -11,6 +11,7 @@ end
 -- `before` is the answer to the operation before this one, nil for the first.
 local function decide(number, bytes, before)
   if before and asks(FOLLOWS) and is_open(before) then return answer(HELD_BACK) end
+  if not op.readable then return answer(UNREADABLE) end
   local verb = verbs[number]
   local record = nil
   if bytes then
@@ -27,24 +28,36 @@ end
 return decide
 end
 
--- The stored records, one for each operation, false where there is none.
-local function read_records()
-  local keys, at = {}, FIRST_KEY
+-- The keys to read: the record of each operation, then each budget that any of them names, once.
+local function keys_to_read()
+  local keys, named, at = {}, {}, FIRST_KEY
   for i = 1, operations do
     local lines = string.byte(ARGV[FIRST_OPERATION - 1 + i], 3)
     if not lines or not KEYS[at + lines] then return nil end
-    keys[i], at = KEYS[at], at + 1 + lines
+    keys[i] = KEYS[at]
+    for line = at + 1, at + lines do named[KEYS[line]] = true end
+    at = at + 1 + lines
   end
-  return at == #KEYS + 1 and call('MGET', unpack(keys)) or nil
+  if at ~= #KEYS + 1 then return nil end
+  for budget in pairs(named) do keys[#keys + 1] = budget end
+  return keys
+end
+
+-- What is stored behind the keys; the budgets go into their copies.
+local function read_all(keys)
+  local stored = call('MGET', unpack(keys))
+  for i = operations + 1, #keys do budgets[keys[i]] = unpack_budget(stored[i], epoch_number) end
+  return stored
 end
 
 local meta = call('HMGET', META, 'st', 'ep', 'sq', 'ri', 'oq')
 local refusal = check_head(meta, epoch, run_id, high_water)
 if refusal then return refusal end
-local stored = read_records()
-if not stored then return redis.error_reply('ERR apply: keys and operations differ') end
+local keys = keys_to_read()
+if not keys then return redis.error_reply('ERR apply: keys and operations differ') end
 
 now, epoch_number = read_clock(), tonumber(epoch)
+local stored = read_all(keys)
 -- Every operation owns one position in the outbox, used or not: at most one entry comes of each.
 local decide, sq, oq, first = make_decide(), tonumber(meta[3]) + operations, tonumber(meta[5]), FIRST_KEY
 local reply = {0, sq, now, nonce}

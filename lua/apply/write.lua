@@ -1,7 +1,7 @@
 -- What the operations write: kept here while they are decided, sent in as few commands as there are kinds at the end.
 --
 -- Records and index are kept by name, so that what comes last wins and a later operation sees it. Budgets are written
--- from their copies.
+-- from their copies, with the records.
 local records, ages, index, entries = {}, {}, {}, {}
 local due_known
 
@@ -74,16 +74,6 @@ local function book(record, kind, tokens, charges)
   record.entry_count = record.entry_count + 1
 end
 
-local function write_budgets()
-  for key, copy in pairs(budgets) do
-    if copy and copy.spent ~= copy.stored_spent then
-      call('HSET', key, 'sp', copy.spent, 'hd', copy.held)
-    elseif copy and copy.held ~= copy.stored_held then
-      call('HSET', key, 'hd', copy.held)
-    end
-  end
-end
-
 local function write_index()
   local added, removed = {}, {}
   for member, expires_at in pairs(index) do
@@ -97,12 +87,18 @@ local function write_index()
   if #removed > 0 then call('ZREM', EXPIRY, unpack(removed)) end
 end
 
-local function write_records()
-  local pairs_of = {}
+-- Records, and the budgets that have changed.
+local function write_values()
+  local values, size = {}, 0
   for key, bytes in pairs(records) do
-    pairs_of[#pairs_of + 1], pairs_of[#pairs_of + 2] = key, bytes
+    values[size + 1], values[size + 2], size = key, bytes, size + 2
   end
-  if #pairs_of > 0 then call('MSET', unpack(pairs_of)) end
+  for key, copy in pairs(budgets) do
+    if copy and (copy.held ~= copy.stored_held or copy.spent ~= copy.stored_spent) then
+      values[size + 1], values[size + 2], size = key, pack_budget(copy), size + 2
+    end
+  end
+  if size > 0 then call('MSET', unpack(values)) end
   for key, age in pairs(ages) do call('PEXPIRE', key, age) end
 end
 
@@ -110,8 +106,7 @@ end
 -- or was read as such.
 local function write_all(sq, oq)
   call('HSET', META, 'sq', sq, 'oq', oq)
-  write_budgets()
   write_index()
-  write_records()
+  write_values()
   for i = 1, #entries, 2 do call('XADD', OUTBOX, entries[i], 'd', entries[i + 1]) end
 end

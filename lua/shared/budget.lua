@@ -1,26 +1,25 @@
--- One budget: the hash `{q}:b:<owner><code>`.
+-- One budget: the packed string `{q}:b:<owner><code>`, big-endian.
 --
---   gt granted or limit · gv its version · sp spend · hd held · ep epoch it was loaded in
---   pv policy version of the owner · su '1' when the owner is suspended
+--   u8 format (1) · u8 1 when the owner is suspended · u32 epoch it was loaded in
+--   i64 granted or limit · i64 its version · i64 policy version of the owner · i64 spend · i64 held
 --
--- available = gt - sp - hd, derived, never stored. Read once per call and kept in `budgets`, so that a batch of
--- one account pays for one read.
-local budgets = {}
+-- available = granted - spend - held, derived, never stored. One string, and not a hash, because a batch then reads its
+-- budgets and records with one command and writes them with one.
+local BUDGET = '>BBI4i8i8i8i8i8'
 
--- The copy of the budget behind a key, or nil when it is absent or of another life (COLD).
-local function read_budget(key, epoch)
-  local budget = budgets[key]
-  if budget == nil then
-    local h = call('HMGET', key, 'ep', 'gt', 'sp', 'hd', 'pv', 'su')
-    budget = false
-    if h[1] == epoch then
-      local spent, held = tonumber(h[3]), tonumber(h[4])
-      budget = {
-        granted = tonumber(h[2]), spent = spent, held = held, policy = tonumber(h[5]), suspended = h[6] == '1',
-        stored_spent = spent, stored_held = held,
-      }
-    end
-    budgets[key] = budget
-  end
-  return budget or nil
+local function pack_budget(b)
+  return pack(BUDGET, 1, b.suspended and 1 or 0, b.epoch, b.granted, b.version, b.policy, b.spent, b.held)
+end
+
+-- The budget in a packed string: nil when it is absent or of another life (COLD); false when its format is not ours:
+-- such a budget is left alone, never guessed.
+local function unpack_budget(bytes, epoch)
+  if not bytes then return nil end
+  if string.byte(bytes, 1) ~= 1 then return false end
+  local _, suspended, loaded, granted, version, policy, spent, held = unpack_fields(BUDGET, bytes)
+  if loaded ~= epoch then return nil end
+  return {
+    epoch = loaded, suspended = suspended == 1, granted = granted, version = version, policy = policy, spent = spent,
+    held = held, stored_spent = spent, stored_held = held,
+  }
 end

@@ -46,10 +46,10 @@ scripts! {
     DUE, "due", "no-writes": "shared/head" "due";
     OUTBOX, "outbox", "no-writes": "outbox";
     ACK, "ack", "allow-oom": "shared/names" "shared/record" "ack";
-    SYNC, "sync", "allow-oom": "shared/head" "sync";
-    LOAD, "load", "allow-oom": "shared/head" "load";
+    SYNC, "sync", "allow-oom": "shared/names" "shared/head" "shared/budget" "sync";
+    LOAD, "load", "allow-oom": "shared/names" "shared/head" "shared/budget" "load";
     PEEK, "peek", "no-writes": "shared/names" "shared/head" "shared/budget" "peek";
     FENCE, "fence", "allow-oom": "fence";
-    CARRY, "carry", "allow-oom": "shared/names" "shared/head" "shared/record" "carry";
+    CARRY, "carry", "allow-oom": "shared/names" "shared/head" "shared/budget" "shared/record" "carry";
     OPEN, "open", "allow-oom": "shared/head" "open";
 }

@@ -1,7 +1,7 @@
 //! Grants, suspensions and policies on their way to Redis.
 
 use cota::{
-    ledger::Refusal,
+    ledger::{Refusal, wire::StoredBudget},
     store::{User, UserStatus},
 };
 use futures_util::future::join_all;
@@ -74,8 +74,8 @@ async fn a_replica_with_an_old_policy_admits_nothing_by_it() {
     world.reserve_on(1, user, "c", 10, 60).await.unwrap();
     let mut redis = world.redis_connection().await;
     let key = world.keys(user).budget(cota::quota::BudgetId::Balance(user));
-    let version: String = redis::cmd("HGET").arg(key).arg("pv").query_async(&mut redis).await.unwrap();
-    assert_eq!(version, "2");
+    let bytes: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap();
+    assert_eq!(StoredBudget::decode(&bytes).unwrap().policy_version, 2);
     world.check().await;
 }
 

@@ -1,7 +1,10 @@
 //! carry: what recovery makes of reservations that Redis still has.
 
 use cota::{
-    ledger::{keys::member, wire::Status},
+    ledger::{
+        keys::member,
+        wire::{Status, StoredBudget},
+    },
     quota::{Flags, Kind, State},
 };
 
@@ -111,8 +114,8 @@ contract! {
         p.assert_ttl(1, 86_400_000).await;
         open(p).await;
         p.flushed.insert(user(0), 12);
-        let key = p.budget_keys(0)[1].clone();
-        p.command(&[b"HSET", &key, b"sp", b"12"]).await;
+        let budget = p.budget(user(0)).await.unwrap();
+        p.set_budget(user(0), &StoredBudget { spent: 12, ..budget }).await;
         Case::assert_balance(&p.ok(settle(1, 20)).await, 100, 20, 0);
         let entry = p.entry().await;
         assert_eq!((entry.kind, entry.tokens, entry.flags), (Kind::Correction, 8, Flags::LATE));

@@ -128,17 +128,16 @@ impl Case {
         args
     }
 
-    /// Granted, spent, held of user 0, as Redis spells them.
+    /// Granted, spent, held of user 0; empty when there is no balance.
     pub async fn balance(&mut self) -> [String; 3] {
         self.balance_of(0).await
     }
 
     pub async fn balance_of(&mut self, n: usize) -> [String; 3] {
-        let mut fields = Vec::new();
-        for field in ["gt", "sp", "hd"] {
-            fields.push(self.budget_field(user(n), field).await.unwrap_or_default());
+        match self.budget(user(n)).await {
+            Some(budget) => [budget.granted, budget.spent, budget.held].map(|number| number.to_string()),
+            None => <[String; 3]>::default(),
         }
-        fields.try_into().unwrap()
     }
 
     #[track_caller]

@@ -58,7 +58,8 @@ impl Case {
     async fn check_budgets(&mut self, keys: &[Vec<u8>], records: &Named, entries: &[Entry]) {
         let epoch = self.meta("ep").await;
         for user in keys.iter().filter_map(|key| after(key, b"}:b:")).map(owner) {
-            if self.budget_field(user, "ep").await != epoch {
+            let budget = self.budget(user).await.unwrap();
+            if Some(budget.epoch.to_string()) != epoch {
                 continue;
             }
             let balance = BudgetId::Balance(user);
@@ -66,8 +67,8 @@ impl Case {
             let held = sum(balance, records.values().filter(counted).flat_map(|r| &r.lines));
             let waiting = sum(balance, entries.iter().flat_map(|e| &e.lines));
             let spent = self.flushed.get(&user).copied().unwrap_or_default() + waiting;
-            assert_eq!(self.budget_field(user, "hd").await, Some(held.to_string()), "held by {user}");
-            assert_eq!(self.budget_field(user, "sp").await, Some(spent.to_string()), "spent by {user}");
+            assert_eq!(i128::from(budget.held), i128::from(held), "held by {user}");
+            assert_eq!(i128::from(budget.spent), i128::from(spent), "spent by {user}");
         }
     }
 

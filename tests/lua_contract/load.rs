@@ -1,6 +1,9 @@
 //! load: a cold account's balance from Postgres, once in an epoch.
 
-use cota::ledger::wire::Status;
+use cota::ledger::{
+    scripts,
+    wire::{Status, StoredBudget},
+};
 
 use crate::{
     case::Case,
@@ -15,9 +18,8 @@ contract! {
         let args = p.load_args(100, 3, 4, false, 7);
         assert_eq!(p.load_with(0, &args).await, [0, 1, 1]);
         assert_eq!(p.balance().await, ["100", "7", "0"]);
-        for (field, value) in [("gv", "3"), ("pv", "4"), ("su", "0"), ("ep", "1")] {
-            assert_eq!(p.budget_field(user(0), field).await.as_deref(), Some(value), "{field}");
-        }
+        let budget = p.budget(user(0)).await.unwrap();
+        assert_eq!((budget.version, budget.policy_version, budget.suspended, budget.epoch), (3, 4, false, 1));
     }
 
     fn it_raises_sq_and_not_oq(p) {
@@ -42,15 +44,28 @@ contract! {
         let args = p.load_args(200, 3, 1, false, 11);
         assert_eq!(p.load_with(0, &args).await, [0, 2_000_001, 1]);
         assert_eq!(p.balance().await, ["200", "11", "0"]);
-        assert_eq!(p.budget_field(user(0), "ep").await.unwrap(), "2");
+        assert_eq!(p.budget(user(0)).await.unwrap().epoch, 2);
     }
 
-    fn fields_of_another_life_do_not_survive_it(p) {
-        let key = p.budget_keys(0)[1].clone();
-        p.command(&[b"HSET", &key, b"ep", b"0", b"hd", b"77", b"old", b"1"]).await;
+    fn what_another_life_held_does_not_survive_it(p) {
+        p.grant(100, 0).await;
+        let budget = p.budget(user(0)).await.unwrap();
+        p.set_budget(user(0), &StoredBudget { epoch: 0, held: 77, ..budget }).await;
         p.grant(100, 0).await;
         assert_eq!(p.balance().await[2], "0");
-        assert_eq!(p.budget_field(user(0), "old").await, None);
+    }
+
+    fn a_budget_of_an_unknown_format_is_left_alone(p) {
+        p.grant(100, 0).await;
+        let key = p.budget_keys(0)[1].clone();
+        p.command(&[b"SETRANGE", &key, b"0", b"\x02"]).await;
+        let before = p.dump().await;
+        let (keys, args) = (p.budget_keys(0), p.load_args(100, 1, 1, false, 0));
+        assert!(p.try_call(&scripts::LOAD, &keys, &args).await.is_err());
+        assert_eq!(p.sync(0, 250, 9, 1, false).await[2], 3, "absent");
+        assert_eq!(p.statuses(&[reserve(1, 1), debit(2, 1)]).await, [Status::Unreadable, Status::Unreadable]);
+        assert_eq!(p.dump().await, before);
+        p.command(&[b"SETRANGE", &key, b"0", b"\x01"]).await;
     }
 
     fn a_suspended_account_stays_suspended(p) {

@@ -17,7 +17,7 @@ contract! {
         p.grant(100, 0).await;
         assert_eq!(p.sync(0, 250, 2, 1, false).await, [0, 2, OK]);
         assert_eq!(p.balance().await[0], "250");
-        assert_eq!(p.budget_field(user(0), "gv").await.unwrap(), "2");
+        assert_eq!(p.budget(user(0)).await.unwrap().version, 2);
     }
 
     fn it_leaves_spend_and_holds_alone(p) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use cota::{
     ledger::{
         keys::{Keys, parse_member},
-        wire::Record,
+        wire::{Record, StoredBudget},
     },
     quota::{BudgetId, ReservationId, State, UserId},
 };
@@ -121,21 +121,23 @@ async fn stores_agree(world: &World, pool: &PgPool) {
         let epoch: Option<String> =
             redis::cmd("HGET").arg(keys.meta()).arg("ep").query_async(&mut redis).await.unwrap();
         let key = keys.budget(BudgetId::Balance(user));
-        let fields = ["gt", "sp", "hd", "ep"];
-        let budget: Vec<Option<String>> =
-            redis::cmd("HMGET").arg(key).arg(&fields).query_async(&mut redis).await.unwrap();
+        let bytes: Option<Vec<u8>> = redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap();
+        let budget = bytes.map(|bytes| StoredBudget::decode(&bytes).unwrap());
         // A cold account has nothing in this life to disagree with.
-        if budget[3].is_none() || budget[3] != epoch {
+        let Some(budget) = budget.filter(|budget| Some(budget.epoch.to_string()) == epoch) else {
             assert_eq!(held.get(&user), None, "a cold account holds nothing");
             continue;
-        }
-        let number = |i: usize| budget[i].as_ref().unwrap().parse::<i64>().unwrap();
-        assert_eq!(number(1), used, "4: spent in Redis is used in Postgres, {user}");
+        };
+        let pending = held.get(&user).copied().unwrap_or(0);
         assert_eq!(
-            number(2),
-            held.get(&user).copied().unwrap_or(0) as i64,
-            "4: held is the pending lines, {user}"
+            i128::from(budget.spent),
+            i128::from(used),
+            "4: spent in Redis is used in Postgres, {user}"
         );
-        assert!(number(0) <= total, "13: Redis never grants more than Postgres, {user}");
+        assert_eq!(i128::from(budget.held), i128::from(pending), "4: held is the pending lines, {user}");
+        assert!(
+            i128::from(budget.granted) <= i128::from(total),
+            "13: Redis never grants more than Postgres, {user}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use cota::{
     ledger::{
         keys::Keys,
         scripts::{self, Script},
-        wire::{Answer, Operation, Record, decode_entry},
+        wire::{Answer, Operation, Record, StoredBudget, decode_entry},
     },
     quota::{BudgetId, Entry, Line, PartitionId, Partitions, ReservationId, UserId},
 };
@@ -223,10 +223,22 @@ impl Partition {
         ]
     }
 
-    /// One field of an account's balance.
-    pub async fn budget_field(&mut self, user: UserId, field: &str) -> Option<String> {
+    /// An account's balance as it is stored, of whatever life.
+    pub async fn budget(&mut self, user: UserId) -> Option<StoredBudget> {
         let key = self.keys.budget(BudgetId::Balance(user));
-        redis::cmd("HGET").arg(key).arg(field).query_async(&mut self.redis).await.unwrap()
+        let bytes: Option<Vec<u8>> = redis::cmd("GET").arg(key).query_async(&mut self.redis).await.unwrap();
+        bytes.map(|bytes| StoredBudget::decode(&bytes).unwrap())
+    }
+
+    /// Puts a balance there by hand.
+    pub async fn set_budget(&mut self, user: UserId, budget: &StoredBudget) {
+        let mut bytes = vec![1, u8::from(budget.suspended)];
+        bytes.extend_from_slice(&budget.epoch.to_be_bytes()[4..]);
+        for number in [budget.granted, budget.version, budget.policy_version, budget.spent, budget.held] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        let key = self.keys.budget(BudgetId::Balance(user));
+        let () = redis::cmd("SET").arg(key).arg(bytes).query_async(&mut self.redis).await.unwrap();
     }
 
     pub async fn record(&mut self, user: UserId, id: &ReservationId) -> Option<Record> {

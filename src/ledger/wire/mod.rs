@@ -4,6 +4,7 @@
 
 mod answer;
 mod apply;
+mod budget;
 mod bytes;
 mod entry;
 mod operation;
@@ -11,6 +12,7 @@ mod record;
 
 pub use answer::{Answer, Status};
 pub use apply::{Head, apply};
+pub use budget::StoredBudget;
 pub use bytes::Malformed;
 pub use entry::{Facts, decode_entry};
 pub use operation::{Operation, Options, Verb, fingerprint};
