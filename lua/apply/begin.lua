@@ -18,6 +18,7 @@
 --            u64 tokens (hold or charge) · u48 ttl ms
 --            u64 second: extend: progress tokens; settle: tokens an expiry row in Postgres has charged
 --            u64 policy version · 8 bytes fingerprint · u8+n member of the expiry zset: 16 bytes account, then the rid
+--            (a UUID as a zero byte and 16 bytes, any other as its text; the same in keys and outbox entries)
 --            u8+n model · u16+n metadata · u16+n facts, copied into the outbox entry unread
 --            u16+n the lines as in a record, each: u8+n budget, u48 amount
 -- Returns {0, sq, now ms, nonce, answer…} or the head's refusal. Each answer is packed:

@@ -2,6 +2,10 @@
 //!
 //! Everything of a partition carries its hash tag, so that one script may touch all of it, on a cluster too.
 
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
 use crate::quota::{BudgetId, PartitionId, Partitions, ReservationId, UserId};
 
 const SLOTS: u32 = 16_384;
@@ -44,9 +48,9 @@ impl Keys {
         self.named(b"b:", &[budget_name(budget).as_slice()])
     }
 
-    /// One reservation: its account's 16 bytes, a colon, its id.
+    /// One reservation: its account's 16 bytes, a colon, its id as in [`id_bytes`].
     pub fn record(&self, user: UserId, id: &ReservationId) -> Vec<u8> {
-        self.named(b"r:", &[user.0.as_bytes(), b":", id.as_str().as_bytes()])
+        self.named(b"r:", &[user.0.as_bytes(), b":", &id_bytes(id)])
     }
 
     fn named(&self, kind: &[u8], parts: &[&[u8]]) -> Vec<u8> {
@@ -71,20 +75,40 @@ pub fn budget_name(budget: BudgetId) -> [u8; 17] {
 /// The budget that [`budget_name`] named; `None` for a code this version does not know.
 pub fn parse_budget_name(name: &[u8]) -> Option<BudgetId> {
     let (owner, code) = name.split_at_checked(16)?;
-    let owner = UserId(uuid::Uuid::from_slice(owner).ok()?);
+    let owner = UserId(Uuid::from_slice(owner).ok()?);
     (code == b"b").then_some(BudgetId::Balance(owner))
 }
 
-/// Member of the expiry index: 16 bytes of the account, then the reservation id.
+/// A reservation id as Redis keeps it: a UUID in its usual spelling as a zero byte and its 16 bytes, which is half; any
+/// other id as its text, which has no zero byte.
+fn id_bytes(id: &ReservationId) -> Cow<'_, [u8]> {
+    let text = id.as_str();
+    match Uuid::try_parse(text) {
+        // Parsing takes other spellings, too: they are other ids.
+        Ok(uuid) if *uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == *text => {
+            Cow::Owned([&[0], uuid.as_bytes().as_slice()].concat())
+        }
+        _ => Cow::Borrowed(text.as_bytes()),
+    }
+}
+
+/// The id whose bytes these are.
+pub fn parse_id(bytes: &[u8]) -> Option<ReservationId> {
+    match bytes {
+        [0, uuid @ ..] => ReservationId::new(&Uuid::from_slice(uuid).ok()?.to_string()).ok(),
+        text => ReservationId::new(std::str::from_utf8(text).ok()?).ok(),
+    }
+}
+
+/// Member of the expiry index: 16 bytes of the account, then the reservation id as in [`parse_id`].
 pub fn parse_member(member: &[u8]) -> Option<(UserId, ReservationId)> {
     let (user, id) = member.split_at_checked(16)?;
-    let id = ReservationId::new(std::str::from_utf8(id).ok()?).ok()?;
-    Some((UserId(uuid::Uuid::from_slice(user).ok()?), id))
+    Some((UserId(Uuid::from_slice(user).ok()?), parse_id(id)?))
 }
 
 /// See [`parse_member`].
 pub fn member(user: UserId, id: &ReservationId) -> Vec<u8> {
-    [user.0.as_bytes(), id.as_str().as_bytes()].concat()
+    [user.0.as_bytes().as_slice(), &id_bytes(id)].concat()
 }
 
 /// CRC16 (XMODEM) modulo 16,384, the slot Redis Cluster gives a tag (cluster specification, "Hash tags").
@@ -122,6 +146,22 @@ mod tests {
     }
 
     #[test]
+    fn every_id_has_bytes_of_its_own() {
+        let user = UserId::generate();
+        for text in [
+            "61626364-6566-6768-696a-6b6c6d6e6f70",
+            "61626364-6566-6768-696A-6b6c6d6e6f70",
+            "6162636465666768696a6b6c6d6e6f70",
+            "00000000-0000-0000-0000-000000000000",
+            "r-1",
+        ] {
+            let id = ReservationId::new(text).unwrap();
+            assert_eq!(parse_member(&member(user, &id)), Some((user, id)));
+        }
+        assert_eq!(parse_id(b"\0short"), None);
+    }
+
+    #[test]
     fn key_strings_are_pinned() {
         let keys = Keys::of(PartitionId(1), Partitions::new(8).unwrap());
         let user: UserId = "61626364-6566-6768-696a-6b6c6d6e6f70".parse().unwrap();
@@ -133,6 +173,8 @@ mod tests {
         assert_eq!(text(keys.budget(BudgetId::Balance(user))), "{q1.40}:b:abcdefghijklmnopb");
         assert_eq!(text(keys.record(user, &id)), "{q1.40}:r:abcdefghijklmnop:r-1");
         assert_eq!(parse_member(&member(user, &id)), Some((user, id)));
+        let uuid = ReservationId::new("61626364-6566-6768-696a-6b6c6d6e6f70").unwrap();
+        assert_eq!(text(keys.record(user, &uuid)), "{q1.40}:r:abcdefghijklmnop:\0abcdefghijklmnop");
         assert_eq!(parse_budget_name(&budget_name(BudgetId::Balance(user))), Some(BudgetId::Balance(user)));
     }
 }

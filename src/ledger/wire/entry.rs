@@ -2,8 +2,8 @@
 
 use super::bytes::{Malformed, Reader, put, put_prefixed};
 use crate::{
-    ledger::keys::parse_budget_name,
-    quota::{Entry, Flags, Kind, Line, Metadata, Model, OutboxId, RequestId, ReservationId, UserId},
+    ledger::keys::{parse_budget_name, parse_id},
+    quota::{Entry, Flags, Kind, Line, Metadata, Model, OutboxId, RequestId, UserId},
 };
 
 /// What the ledger row keeps beside the amounts. Packed:
@@ -69,7 +69,7 @@ pub fn decode_entry(outbox_id: OutboxId, payload: &[u8]) -> Result<Entry, Malfor
         return Err(Malformed);
     }
     let user = UserId(uuid::Uuid::from_bytes(reader.array()?));
-    let reservation = ReservationId::new(reader.text(1)?).map_err(|_| Malformed)?;
+    let reservation = parse_id(reader.prefixed(1)?).ok_or(Malformed)?;
     let kind = decode_kind(reader.u8()?)?;
     let tokens = reader.i64()?;
     let flags = Flags(reader.u8()?);
