@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Longest reason of a credit, in bytes.
-const MAX_REASON_LENGTH: usize = 1_000;
+pub const MAX_REASON_LENGTH: usize = 1_000;
 
 /// The kinds of grant that an operator makes as a credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +19,15 @@ pub enum CreditKind {
 }
 
 impl CreditKind {
+    pub const ALL: [Self; 2] = [Self::Purchase, Self::Bonus];
+
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "purchase" => Some(Self::Purchase),
-            "bonus" => Some(Self::Bonus),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// The word in API calls and answers.
+    pub fn as_str(self) -> &'static str {
+        self.grant_kind().as_str()
     }
 
     fn grant_kind(self) -> GrantKind {

@@ -13,7 +13,7 @@ use crate::{ledger::Ledger, quota::UserId, store::Store};
 const SYNC_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Longest external id, idempotency key, in bytes.
-const MAX_NAME_LENGTH: usize = 255;
+pub const MAX_NAME_LENGTH: usize = 255;
 
 /// The use cases; cheap to clone.
 #[derive(Clone)]

@@ -9,8 +9,10 @@ use crate::{
 };
 
 /// Longest e-mail address, in bytes (RFC 5321).
-const MAX_EMAIL_LENGTH: usize = 254;
-/// Longest local part of one.
+pub const MAX_EMAIL_LENGTH: usize = 254;
+/// Longest language tag.
+pub const MAX_LOCALE_LENGTH: usize = 35;
+/// Longest local part of an address.
 const MAX_LOCAL_LENGTH: usize = 64;
 
 /// What a user is to be created with; unchecked.
@@ -187,7 +189,7 @@ fn is_email(address: &str) -> bool {
 fn is_language_tag(tag: &str) -> bool {
     let mut parts = tag.split('-');
     let language = parts.next().unwrap_or("");
-    tag.len() <= 35
+    tag.len() <= MAX_LOCALE_LENGTH
         && (2..=3).contains(&language.len())
         && language.bytes().all(|b| b.is_ascii_alphabetic())
         && parts.all(|part| (2..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))

@@ -15,15 +15,16 @@ use tokio::time::timeout_at;
 use super::{
     Api, Deadline,
     auth::{ForAny, Report, admit},
+    bodies,
     code::{self, Code},
-    debits::{DEBIT, read_debit},
+    debits::read_debit,
     json::Object,
     jwt::Principal,
     language::Language,
     operations::{first_status, refused},
     problem::{Problem, ProblemBody},
     request::LargeJsonBody,
-    reservations::{EXTEND, RESERVE, SETTLE, read_extend, read_reserve, read_settle},
+    reservations::{read_extend, read_reserve, read_settle},
     views::{DoneView, json, status},
 };
 use crate::{
@@ -39,10 +40,10 @@ const MAX_BODY_BYTES: usize = 512 * 1024;
 /// The members that an operation has beside those of its single call: where that has them in its path, and its verb.
 const NAMED: [&str; 2] = ["op", "user_id"];
 const NAMED_WITH_ID: [&str; 3] = ["op", "user_id", "id"];
-const RESERVE_OPERATION: [&str; 8] = joined(NAMED, RESERVE);
-const DEBIT_OPERATION: [&str; 7] = joined(NAMED, DEBIT);
-const SETTLE_OPERATION: [&str; 7] = joined(NAMED_WITH_ID, SETTLE);
-const EXTEND_OPERATION: [&str; 6] = joined(NAMED_WITH_ID, EXTEND);
+const RESERVE_OPERATION: [&str; 8] = joined(NAMED, bodies::Reserve::MEMBERS);
+const DEBIT_OPERATION: [&str; 7] = joined(NAMED, bodies::Debit::MEMBERS);
+const SETTLE_OPERATION: [&str; 7] = joined(NAMED_WITH_ID, bodies::Settle::MEMBERS);
+const EXTEND_OPERATION: [&str; 6] = joined(NAMED_WITH_ID, bodies::Extend::MEMBERS);
 
 /// One list after the other; `N` is the length of both.
 const fn joined<const A: usize, const B: usize, const N: usize>(

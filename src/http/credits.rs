@@ -6,13 +6,19 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     Api,
     auth::{AdminOnly, For, Own},
+    bodies,
     code::Code,
     json::Object,
+    openapi::{
+        parameters::{CreditKey, CreditQuery, UserPath},
+        schemas,
+    },
     problem::Problem,
     request::{JsonBody, Params, idempotency_key},
     users::UserView,
@@ -25,13 +31,19 @@ use crate::{
     store::Grant,
 };
 
-#[derive(Serialize)]
+/// An immutable change of a user's total.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Grant)]
 struct GrantView<'a> {
     id: Uuid,
+    #[schema(value_type = schemas::Kind)]
     kind: &'static str,
+    /// Negative only in an adjustment.
     tokens: i64,
+    #[schema(required)]
     reason: Option<&'a str>,
     idempotency_key: &'a str,
+    #[schema(value_type = schemas::Time)]
     created_at: Time,
 }
 
@@ -48,7 +60,7 @@ impl<'a> From<&'a Grant> for GrantView<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Credited<'a> {
     grant: GrantView<'a>,
     account: UserView<'a>,
@@ -56,16 +68,25 @@ struct Credited<'a> {
     effective: bool,
 }
 
-const CREDIT: [&str; 3] = ["tokens", "kind", "reason"];
-
-/// `POST /users/{id}/credits`
+/// Give a user tokens
+///
+/// Once per `Idempotency-Key`: a repeat with the same numbers is answered with the first facts. Admins.
+#[utoipa::path(
+    post, path = "/v1/users/{id}/credits", operation_id = "credit", tag = "Credits",
+    params(UserPath, CreditKey),
+    request_body = bodies::Credit,
+    responses(
+        (status = 201, body = Credited, description = "Given."),
+        (status = 200, body = Credited, description = "Given before, under the same key.", headers(("Idempotent-Replayed"))),
+    ),
+)]
 pub async fn credit(
     State(api): State<Api>,
     caller: For<AdminOnly>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let body = Object::parse(&body, &CREDIT)?;
+    let body = Object::parse(&body, &bodies::Credit::MEMBERS)?;
     let kind = match body.text("kind")? {
         None => CreditKind::Purchase,
         Some(word) => {
@@ -87,16 +108,25 @@ pub async fn credit(
     Ok(replayable(done.replayed, StatusCode::CREATED, &answer))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Credits)]
 struct Page<'a> {
     credits: Vec<GrantView<'a>>,
     /// Send it as `before` for the next page; null on the last one.
+    #[schema(required)]
     next: Option<Uuid>,
 }
 
-/// `GET /users/{id}/credits?before=&limit=`: newest first.
+/// List a user's credits
+///
+/// In pages, newest first. The user and admins.
+#[utoipa::path(
+    get, path = "/v1/users/{id}/credits", operation_id = "listCredits", tag = "Credits",
+    params(UserPath, CreditQuery),
+    responses((status = 200, body = Page, description = "A page.")),
+)]
 pub async fn list(State(api): State<Api>, caller: For<Own>, mut query: Params) -> Result<Response, Problem> {
-    let limit = query.take_limit(100, 500)?;
+    let limit = query.take_limit()?;
     let before = query.take_parsed::<Uuid>("before")?;
     query.end()?;
     // One more than asked for tells whether there is a next page.

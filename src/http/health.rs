@@ -14,16 +14,24 @@ use axum::{
 };
 use serde::Serialize;
 use tokio::{sync::Mutex, time::timeout};
+use utoipa::ToSchema;
 
 use super::{Api, views::json};
 use crate::{ledger::Ledger, store::Store};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Alive {
+    /// `ok`.
     status: &'static str,
 }
 
-/// `GET /healthz`: the process serves.
+/// Is it alive
+///
+/// The process serves.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "alive", tag = "Service", security(()),
+    responses((status = 200, body = Alive, description = "It is.")),
+)]
 pub async fn alive() -> Response {
     json(StatusCode::OK, &Alive { status: "ok" })
 }
@@ -69,8 +77,9 @@ impl Readiness {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Ready {
+    /// `ready`, `degraded` or `not_ready`.
     pub status: &'static str,
     /// What is not as it should be: `redis`, `postgres`, `partitions`.
     pub not_ready: Vec<&'static str>,
@@ -78,10 +87,19 @@ pub struct Ready {
     pub closed_partitions: Vec<u16>,
 }
 
-/// `GET /readyz`: 200 when the hot path can serve, 503 when a part of it cannot.
+/// Is it ready
+///
+/// 200 when the hot path can serve, 503 when a part of it cannot.
 ///
 /// Postgres being away is named, but is no reason to take a replica out: the hot path goes on without it, and to
 /// send its traffic to nobody would turn a small trouble into an outage.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "ready", tag = "Service", security(()),
+    responses(
+        (status = 200, body = Ready, description = "Reserves and settles are served."),
+        (status = 503, body = Ready, description = "Some or all of them are not."),
+    ),
+)]
 pub async fn ready(State(api): State<Api>) -> Response {
     let answers = api.readiness.answers().await;
     // A gate stays open when Redis merely falls silent, since nothing has been lost yet; but it serves nobody.

@@ -10,6 +10,7 @@
 
 pub mod auth;
 mod batch;
+mod bodies;
 pub mod code;
 mod credits;
 mod debits;
@@ -22,6 +23,7 @@ pub mod jwt;
 mod language;
 pub mod limits;
 mod operations;
+mod openapi;
 pub mod problem;
 mod request;
 mod reservations;
@@ -120,13 +122,17 @@ impl Deadline {
     }
 }
 
-/// The routes, under `/v1` and, the same, under `/api`; `/healthz` and `/readyz` at the root.
+/// The routes, under `/v1` and, the same, under `/api`; probes and the description of the API at the root.
 pub fn router(api: Api) -> Router {
     Router::new()
         .merge(routes("/v1"))
         .merge(routes("/api"))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(openapi::pages::describe))
+        .route("/docs", get(openapi::pages::page))
+        .route("/docs/", get(openapi::pages::page_with_slash))
+        .route("/docs/{asset}", get(openapi::pages::asset))
         .fallback(async || Problem::new(code::Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(code::Code::MethodNotAllowed))
         .layer(middleware::from_fn_with_state(api.clone(), edge::edge))

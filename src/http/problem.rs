@@ -10,20 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
+use utoipa::ToSchema;
 
 use super::{code::Code, language::Language};
 use crate::{
     ledger::{Outcome, Refusal},
     quota::{AmountError, IdError, MAX_OPERATION_TOKENS, ReservationId, ShortBudget, State},
 };
-
-/// Whether whoever gets a 503 may find later that the call had an effect.
-fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::None => "none",
-        Outcome::Unknown => "unknown",
-    }
-}
 
 /// An answer that is no success.
 #[derive(Clone, Debug, PartialEq)]
@@ -211,9 +204,14 @@ pub struct ProblemBody<'a> {
     top_up_url: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct Short {
+/// A budget that cannot take what a reservation asks of it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ShortBudget)]
+pub struct Short {
+    /// Which: `balance` is the user's own.
+    #[schema(value_type = String)]
     budget: &'static str,
+    /// Below zero after an overage.
     available: i64,
     requested: u64,
 }
@@ -256,7 +254,7 @@ impl Serialize for ProblemBody<'_> {
             map.serialize_entry("reservation_id", id.as_str())?;
         }
         if let Some(outcome) = facts.outcome {
-            map.serialize_entry("outcome", outcome_word(outcome))?;
+            map.serialize_entry("outcome", outcome.as_str())?;
         }
         map.end()
     }

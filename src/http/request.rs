@@ -60,7 +60,7 @@ impl FromRequest<Api> for NoBody {
         if !is_json {
             return Err(Code::UnsupportedMediaType.into());
         }
-        super::json::Object::parse(&body, &[]).map(|_| Self)
+        super::json::Object::parse(&body, &super::bodies::Empty::MEMBERS).map(|_| Self)
     }
 }
 
@@ -125,6 +125,11 @@ impl CallerId {
     }
 }
 
+/// Rows of a page when the caller names no limit.
+pub const DEFAULT_PAGE: u32 = 100;
+/// Most rows of a page.
+pub const MAX_PAGE: u32 = 500;
+
 /// The query, parameter by parameter; each stands once.
 pub struct Params(Vec<(String, String)>);
 
@@ -149,16 +154,16 @@ impl Params {
         self.take(name).map(parse).transpose()
     }
 
-    /// Takes `limit`, 1 … `most`; `usual` when absent.
-    pub fn take_limit(&mut self, usual: u32, most: u32) -> Result<u32, Problem> {
+    /// Takes `limit`, the rows of a page.
+    pub fn take_limit(&mut self) -> Result<u32, Problem> {
         match self.take("limit") {
-            None => Ok(usual),
+            None => Ok(DEFAULT_PAGE),
             // Digits alone: `u32` would also take a sign.
             Some(text) => Some(text)
                 .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
                 .and_then(|text| text.parse().ok())
-                .filter(|limit| (1..=most).contains(limit))
-                .ok_or_else(|| Problem::new(Code::InvalidQuery).field("limit").limit(u64::from(most))),
+                .filter(|limit| (1..=MAX_PAGE).contains(limit))
+                .ok_or_else(|| Problem::new(Code::InvalidQuery).field("limit").limit(u64::from(MAX_PAGE))),
         }
     }
 

@@ -2,32 +2,46 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
     auth::{For, Hot, PathReservation, Read, Report},
+    bodies,
     code::Code,
     json::Object,
+    openapi::{
+        parameters::{CallerIdHeader, ReservationPath, ReservationQuery, UserPath},
+        schemas,
+    },
     operations::perform,
     problem::Problem,
     request::{CallerId, JsonBody, NoBody, Params},
     usage::{charge, one_model},
-    views::{ReservationView, json},
+    views::{self, ReservationView, json},
 };
 use crate::quota::{Ask, DEFAULT_TTL_SECONDS, Extend, Model, ReservationId, Reserve, Settle, Tokens};
 
-/// The members of a reserve.
-pub const RESERVE: [&str; 6] = ["id", "tokens", "estimate", "model", "ttl_seconds", "metadata"];
-const ESTIMATE: [&str; 3] = ["model", "input_tokens", "max_output_tokens"];
-
-/// `POST /users/{id}/reservations`
+/// Reserve tokens before a model call
+///
+/// Holds the tokens, all or nothing. `402` means that the call may not be made. A repeat with the same id and numbers is
+/// answered with the first facts. Gateways and admins.
+#[utoipa::path(
+    post, path = "/v1/users/{id}/reservations", operation_id = "reserve", tag = "Reservations",
+    params(UserPath, CallerIdHeader),
+    request_body = bodies::Reserve,
+    responses(
+        (status = 201, body = views::Reserved, description = "Held: the call may be made."),
+        (status = 200, body = views::Reserved, description = "Held before, under the same id.", headers(("Idempotent-Replayed"))),
+    ),
+)]
 pub async fn reserve(
     State(api): State<Api>,
     caller: For<Hot>,
     key: CallerId,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let body = Object::parse(&body, &RESERVE)?;
+    let body = Object::parse(&body, &bodies::Reserve::MEMBERS)?;
     let id = key.or(body.reservation_id("id")?)?;
     perform(&api, caller.user, Ask::Reserve(read_reserve(&body, id)?)).await
 }
@@ -46,7 +60,7 @@ pub fn read_reserve<const N: usize>(
 /// How many tokens to hold, and for which model: named, or from the estimate's most.
 fn wanted<const N: usize>(body: &Object<'_, N>) -> Result<(Tokens, Option<Model>), Problem> {
     let model = body.model("model")?;
-    match (body.tokens("tokens")?, body.object("estimate", &ESTIMATE)?) {
+    match (body.tokens("tokens")?, body.object("estimate", &bodies::Estimate::MEMBERS)?) {
         (Some(tokens), None) => Ok((tokens, model)),
         (None, Some(estimate)) => {
             let named = estimate.model("model")?;
@@ -63,17 +77,24 @@ fn wanted<const N: usize>(body: &Object<'_, N>) -> Result<(Tokens, Option<Model>
     }
 }
 
-/// The members of a settle, beside the id.
-pub const SETTLE: [&str; 4] = ["tokens", "usage", "model", "request_id"];
-
-/// `POST /users/{id}/reservations/{rid}/settle`
+/// Settle what a call has used
+///
+/// Charges what was used and gives the rest of the reservation back, in one step. More than was reserved is charged in
+/// full, flagged `overage`; after the expiry it is still charged, once, flagged `late`. A repeat with the same numbers is
+/// answered with the first facts. Gateways and admins.
+#[utoipa::path(
+    post, path = "/v1/users/{id}/reservations/{rid}/settle", operation_id = "settle", tag = "Reservations",
+    params(ReservationPath),
+    request_body = bodies::Settle,
+    responses((status = 200, body = views::Settled, description = "Charged, now or before.", headers(("Idempotent-Replayed")))),
+)]
 pub async fn settle(
     State(api): State<Api>,
     caller: For<Report>,
     PathReservation(id): PathReservation,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let body = Object::parse(&body, &SETTLE)?;
+    let body = Object::parse(&body, &bodies::Settle::MEMBERS)?;
     perform(&api, caller.user, Ask::Settle(read_settle(&body, id)?)).await
 }
 
@@ -83,7 +104,16 @@ pub fn read_settle<const N: usize>(body: &Object<'_, N>, id: ReservationId) -> R
     Ok(Settle { id, charge, model, request_id: body.request_id("request_id")? })
 }
 
-/// `POST /users/{id}/reservations/{rid}/release`
+/// Release a reservation whose call was not made
+///
+/// Gives everything back. A release of an id that is not known yet is remembered: a reserve that comes late is refused.
+/// Gateways and admins.
+#[utoipa::path(
+    post, path = "/v1/users/{id}/reservations/{rid}/release", operation_id = "release", tag = "Reservations",
+    params(ReservationPath),
+    request_body = Option<bodies::Empty>,
+    responses((status = 200, body = views::Reserved, description = "Released, now or before.", headers(("Idempotent-Replayed")))),
+)]
 pub async fn release(
     State(api): State<Api>,
     caller: For<Report>,
@@ -93,17 +123,23 @@ pub async fn release(
     perform(&api, caller.user, Ask::Release(id)).await
 }
 
-/// The members of an extend, beside the id.
-pub const EXTEND: [&str; 3] = ["tokens", "ttl_seconds", "used_tokens"];
-
-/// `POST /users/{id}/reservations/{rid}/extend`
+/// Raise a pending reservation
+///
+/// Holds more, holds longer, or reports what the running call has used so far. Nothing is ever lowered, so that it may
+/// be repeated. Gateways and admins.
+#[utoipa::path(
+    post, path = "/v1/users/{id}/reservations/{rid}/extend", operation_id = "extend", tag = "Reservations",
+    params(ReservationPath),
+    request_body = bodies::Extend,
+    responses((status = 200, body = views::Reserved, description = "Raised, or as it was where nothing was to raise.", headers(("Idempotent-Replayed")))),
+)]
 pub async fn extend(
     State(api): State<Api>,
     caller: For<Hot>,
     PathReservation(id): PathReservation,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let body = Object::parse(&body, &EXTEND)?;
+    let body = Object::parse(&body, &bodies::Extend::MEMBERS)?;
     perform(&api, caller.user, Ask::Extend(read_extend(&body, id)?)).await
 }
 
@@ -121,12 +157,21 @@ pub fn read_extend<const N: usize>(body: &Object<'_, N>, id: ReservationId) -> R
     Ok(ask)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = OneReservation)]
 struct One<'a> {
     reservation: ReservationView<'a>,
 }
 
-/// `GET /users/{id}/reservations/{rid}`
+/// Show a reservation
+///
+/// Pending ones and what has become of others: while Redis has them, else from the ledger. The user, gateways and
+/// admins.
+#[utoipa::path(
+    get, path = "/v1/users/{id}/reservations/{rid}", operation_id = "showReservation", tag = "Reservations",
+    params(ReservationPath),
+    responses((status = 200, body = One, description = "The reservation.")),
+)]
 pub async fn show(
     State(api): State<Api>,
     caller: For<Read>,
@@ -139,16 +184,25 @@ pub async fn show(
     Ok(json(StatusCode::OK, &One { reservation: (&found).into() }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Reservations)]
 struct Page<'a> {
     reservations: Vec<ReservationView<'a>>,
     /// Send it as `after` for the next page; null on the last one.
+    #[schema(required, value_type = Option<schemas::ReservationId>)]
     next: Option<&'a str>,
 }
 
-/// `GET /users/{id}/reservations?state=pending&after=&limit=`
+/// List pending reservations
+///
+/// In pages, ordered by id. The user, gateways and admins.
+#[utoipa::path(
+    get, path = "/v1/users/{id}/reservations", operation_id = "listReservations", tag = "Reservations",
+    params(UserPath, ReservationQuery),
+    responses((status = 200, body = Page, description = "A page.")),
+)]
 pub async fn list(State(api): State<Api>, caller: For<Read>, mut query: Params) -> Result<Response, Problem> {
-    let limit = query.take_limit(100, 500)? as usize;
+    let limit = query.take_limit()? as usize;
     let after = match query.take("after") {
         Some(text) => {
             Some(ReservationId::new(&text).map_err(|_| Problem::new(Code::InvalidQuery).field("after"))?)

@@ -2,10 +2,12 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api, Deadline,
     auth::{For, Read},
+    openapi::{parameters::UserPath, schemas},
     problem::Problem,
     request::Params,
     views::{BalanceView, Time, json},
@@ -16,34 +18,65 @@ use crate::{
     store::{User, UserStatus},
 };
 
-#[derive(Serialize)]
+/// What Redis knows: the balance as it is now.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LiveTokens)]
 struct Live {
+    #[schema(value_type = schemas::UserId)]
     user_id: String,
+    #[schema(value_type = schemas::Status)]
     status: &'static str,
     balance: BalanceView,
+    /// `false`.
     stale: bool,
 }
 
 /// What Postgres knows. It does not know what is reserved, so `available` is at most what is said here.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StaleTokens)]
 struct Stale {
+    #[schema(value_type = schemas::UserId)]
     user_id: String,
+    #[schema(value_type = schemas::Status)]
     status: &'static str,
     balance: Booked,
+    /// `true`.
     stale: bool,
     /// When the ledger last heard of this account.
+    #[schema(value_type = schemas::Time)]
     as_of: Time,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BookedBalance)]
 struct Booked {
     total: u64,
     used: u64,
+    /// `null`: only Redis knows.
+    #[schema(required)]
     reserved: Option<u64>,
+    /// At most this many can be reserved.
     available: i64,
 }
 
-/// `GET /users/{id}/tokens`
+/// One of the two.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes an answer, and is never made")]
+enum TokensOf {
+    Live(Live),
+    Stale(Stale),
+}
+
+/// Show a user's balance
+///
+/// From Redis, as it is now; while Redis is away from Postgres, which then says `stale` and since when. The user,
+/// gateways and admins.
+#[utoipa::path(
+    get, path = "/v1/users/{id}/tokens", operation_id = "showTokens", tag = "Balance",
+    params(UserPath),
+    responses((status = 200, body = TokensOf, description = "The balance.")),
+)]
 pub async fn show(State(api): State<Api>, caller: For<Read>, query: Params) -> Result<Response, Problem> {
     query.end()?;
     let deadline = api.deadline();

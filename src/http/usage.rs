@@ -1,9 +1,7 @@
 //! What a call is charged: `tokens`, or the `usage` the provider reported, or that it is unknown.
 
-use super::{code::Code, json::Object, problem::Problem};
+use super::{bodies, code::Code, json::Object, problem::Problem};
 use crate::quota::{Charge, Model, Usage};
-
-const USAGE: [&str; 4] = ["model", "input_tokens", "output_tokens", "cached_input_tokens"];
 
 /// The charge and the model of a settle or debit, from the members `tokens`, `usage` and `model`.
 ///
@@ -32,7 +30,7 @@ fn reported<const N: usize>(
     body: &Object<'_, N>,
     model: Option<Model>,
 ) -> Result<(Charge, Option<Model>), Problem> {
-    let Some(fields) = body.object("usage", &USAGE)? else {
+    let Some(fields) = body.object("usage", &bodies::Usage::MEMBERS)? else {
         return Err(Problem::new(Code::MissingField).field("usage"));
     };
     let usage = Usage {

@@ -6,13 +6,19 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
     auth::{Admin, AdminOnly, For, Own},
+    bodies,
     code::Code,
     etag,
     json::Object,
+    openapi::{
+        parameters::{UserPath, UserQuery},
+        schemas,
+    },
     problem::Problem,
     request::{JsonBody, NoBody, Params},
     views::{Time, json},
@@ -24,20 +30,29 @@ use crate::{
     store::{StoreError, User, UserFilter, UserStatus},
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = User)]
 pub struct UserView<'a> {
+    #[schema(value_type = schemas::UserId)]
     id: String,
     email: &'a str,
+    #[schema(required)]
     external_id: Option<&'a str>,
+    #[schema(value_type = schemas::Status)]
     status: &'static str,
+    #[schema(required)]
     locale: Option<&'a str>,
+    #[schema(required)]
     time_zone: Option<&'a str>,
     /// The share of the total at which the user is warned: above 0, at most 1.
     alert_threshold: f64,
+    /// All that was granted.
     total_tokens: u64,
     /// What has arrived in the ledger; the live balance is at `/tokens`.
     used_tokens: u64,
+    #[schema(value_type = schemas::Time)]
     created_at: Time,
+    #[schema(value_type = schemas::Time)]
     updated_at: Time,
 }
 
@@ -59,11 +74,13 @@ impl<'a> From<&'a User> for UserView<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = OneUser)]
 struct One<'a> {
     user: UserView<'a>,
-    /// Whether Redis has it already; if not, it will within moments.
+    /// After a change: whether Redis has it already; if not, it will within moments.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     effective: Option<bool>,
 }
 
@@ -76,11 +93,16 @@ fn tag(user: &User) -> String {
     etag::of(user.version, &One { user: user.into(), effective: None })
 }
 
-const CREATE: [&str; 5] = ["email", "id", "external_id", "locale", "time_zone"];
-
-/// `POST /users`
+/// Create a user
+///
+/// Nothing is granted yet. With an `id` of the caller's own a repeat cannot create a second user. Admins.
+#[utoipa::path(
+    post, path = "/v1/users", operation_id = "createUser", tag = "Users",
+    request_body = bodies::CreateUser,
+    responses((status = 201, body = One, description = "Created.", headers(("ETag")))),
+)]
 pub async fn create(State(api): State<Api>, _: Admin, JsonBody(body): JsonBody) -> Result<Response, Problem> {
-    let body = Object::parse(&body, &CREATE)?;
+    let body = Object::parse(&body, &bodies::CreateUser::MEMBERS)?;
     let owned = |name| body.text(name).map(|text| text.map(String::from));
     let id = match body.text("id")? {
         Some(text) => Some(text.parse::<UserId>().map_err(|error| Problem::from(error).field("id"))?),
@@ -97,9 +119,14 @@ pub async fn create(State(api): State<Api>, _: Admin, JsonBody(body): JsonBody) 
     Ok(one(StatusCode::CREATED, &user, None))
 }
 
-/// `GET /users/{id}`
+/// Show a user
 ///
-/// 304 without a body when `If-None-Match` names what it would show.
+/// The user and admins.
+#[utoipa::path(
+    get, path = "/v1/users/{id}", operation_id = "showUser", tag = "Users",
+    params(UserPath),
+    responses((status = 200, body = One, description = "The user.", headers(("ETag")))),
+)]
 pub async fn show(
     State(api): State<Api>,
     caller: For<Own>,
@@ -155,16 +182,25 @@ fn threshold(body: &Object<'_, 5>) -> Result<Option<AlertThreshold>, Problem> {
     raw.parse().map(Some).map_err(|_| Problem::new(code).field("alert_threshold"))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Users)]
 struct Page<'a> {
     users: Vec<UserView<'a>>,
     /// Send it as `after` for the next page; null on the last one.
+    #[schema(required, value_type = Option<schemas::UserId>)]
     next: Option<String>,
 }
 
-/// `GET /users?after=&limit=&email=&external_id=`
+/// List or find users
+///
+/// In pages, ordered by id. Admins.
+#[utoipa::path(
+    get, path = "/v1/users", operation_id = "listUsers", tag = "Users",
+    params(UserQuery),
+    responses((status = 200, body = Page, description = "A page.")),
+)]
 pub async fn list(State(api): State<Api>, _: Admin, mut query: Params) -> Result<Response, Problem> {
-    let limit = query.take_limit(100, 500)?;
+    let limit = query.take_limit()?;
     let after = query.take_parsed::<UserId>("after")?;
     let (email, external_id) = (query.take("email"), query.take("external_id"));
     query.end()?;
@@ -184,12 +220,28 @@ pub async fn list(State(api): State<Api>, _: Admin, mut query: Params) -> Result
     Ok(json(StatusCode::OK, &Page { users: users.iter().map(Into::into).collect(), next }))
 }
 
-/// `POST /users/{id}/suspend`
+/// Suspend a user
+///
+/// Reserves are refused from now on; what is under way may still settle. May be repeated. Admins.
+#[utoipa::path(
+    post, path = "/v1/users/{id}/suspend", operation_id = "suspendUser", tag = "Users",
+    params(UserPath),
+    request_body = Option<bodies::Empty>,
+    responses((status = 200, body = One, description = "The user as it is now.", headers(("ETag")))),
+)]
 pub async fn suspend(State(api): State<Api>, caller: For<AdminOnly>, _: NoBody) -> Result<Response, Problem> {
     set_status(&api, caller.user, UserStatus::Suspended).await
 }
 
-/// `POST /users/{id}/resume`
+/// Resume a user
+///
+/// Takes a suspension back. May be repeated. Admins.
+#[utoipa::path(
+    post, path = "/v1/users/{id}/resume", operation_id = "resumeUser", tag = "Users",
+    params(UserPath),
+    request_body = Option<bodies::Empty>,
+    responses((status = 200, body = One, description = "The user as it is now.", headers(("ETag")))),
+)]
 pub async fn resume(State(api): State<Api>, caller: For<AdminOnly>, _: NoBody) -> Result<Response, Problem> {
     set_status(&api, caller.user, UserStatus::Active).await
 }

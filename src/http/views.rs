@@ -7,9 +7,10 @@ use axum::{
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{code::Code, problem::Problem};
+use super::{code::Code, openapi::schemas, problem::Problem};
 use crate::{
     ledger::Done,
     quota::{Balance, Reservation, Transaction},
@@ -69,11 +70,17 @@ impl Serialize for Time {
     }
 }
 
-#[derive(Serialize)]
+/// `available` is `total` − `used` − `reserved`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Balance)]
 pub struct BalanceView {
+    /// All that was granted.
     total: u64,
+    /// All that was charged.
     used: u64,
+    /// What pending reservations hold.
     reserved: u64,
+    /// What can be reserved; below zero after an overage.
     available: i64,
 }
 
@@ -84,17 +91,29 @@ impl From<&Balance> for BalanceView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Reservation)]
 pub struct ReservationView<'a> {
+    #[schema(value_type = schemas::ReservationId)]
     id: &'a str,
+    #[schema(value_type = schemas::ReservationState)]
     state: &'static str,
+    /// What was held.
     tokens: u64,
+    /// What the running call has reported as used.
     used_tokens: u64,
+    /// What was charged, by settle or by expiry; null while nothing is.
+    #[schema(required)]
     charged_tokens: Option<u64>,
+    #[schema(required, value_type = Option<String>)]
     model: Option<&'a str>,
+    /// As it was sent; absent when none was.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = schemas::Metadata)]
     metadata: Option<&'a RawValue>,
+    #[schema(required, value_type = Option<schemas::Time>)]
     reserved_at: Option<Time>,
+    #[schema(required, value_type = Option<schemas::Time>)]
     expires_at: Option<Time>,
 }
 
@@ -115,21 +134,27 @@ impl<'a> From<&'a Reservation> for ReservationView<'a> {
     }
 }
 
-/// Answer of reserve, release and extend.
-#[derive(Serialize)]
+/// The reservation, and the balance after it.
+#[derive(Serialize, ToSchema)]
 pub struct Reserved<'a> {
     pub reservation: ReservationView<'a>,
     pub balance: BalanceView,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Transaction)]
 pub struct TransactionView<'a> {
     id: Uuid,
+    /// What the reservation or debit was charged in all.
     tokens: u64,
     /// Known once there are prices.
+    #[schema(required)]
     cost_usd: Option<&'static str>,
+    #[schema(required)]
     model: Option<&'a str>,
+    #[schema(value_type = Vec<schemas::Flag>)]
     flags: Vec<&'static str>,
+    #[schema(required, value_type = Option<schemas::Time>)]
     settled_at: Option<Time>,
 }
 
@@ -146,8 +171,8 @@ impl<'a> From<&'a Transaction> for TransactionView<'a> {
     }
 }
 
-/// Answer of settle and debit.
-#[derive(Serialize)]
+/// What was charged, and the balance after it.
+#[derive(Serialize, ToSchema)]
 pub struct Settled<'a> {
     pub transaction: TransactionView<'a>,
     pub balance: BalanceView,

@@ -61,6 +61,16 @@ pub enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// The word in API answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Why the ledger did not do what was asked. Nothing changed, except perhaps after `Unavailable` with
 /// [`Outcome::Unknown`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,8 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Settled, Self::Released, Self::Expired];
+
     /// The word in API answers.
     pub fn as_str(self) -> &'static str {
         match self {

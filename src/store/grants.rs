@@ -29,6 +29,8 @@ pub enum GrantKind {
 }
 
 impl GrantKind {
+    pub const ALL: [Self; 4] = [Self::Purchase, Self::Bonus, Self::Renewal, Self::Adjustment];
+
     /// The word in SQL and API answers.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,9 +42,7 @@ impl GrantKind {
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Purchase, Self::Bonus, Self::Renewal, Self::Adjustment]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 

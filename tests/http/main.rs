@@ -14,6 +14,7 @@ mod debits;
 mod health;
 mod identity;
 mod metrics;
+mod openapi;
 mod profiles;
 mod protection;
 mod reservations;

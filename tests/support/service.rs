@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    invariants,
+    contract, invariants,
     world::{World, until},
 };
 
@@ -111,6 +111,7 @@ impl Service {
     async fn serve(world: World) -> Self {
         let service = Self::launch(world).await;
         service.is_ready().await;
+        service.is_described().await;
         service
     }
 
@@ -147,6 +148,11 @@ impl Service {
             }
         })
         .await;
+    }
+
+    /// Asks it what it says of itself: from now on answers are held against that.
+    pub async fn is_described(&self) {
+        contract::adopt(send(self.bare(Method::GET, "/openapi.json")).await.is(200));
     }
 
     pub fn gateway_jwt(&self) -> &str {
@@ -238,7 +244,9 @@ impl Service {
         let sent: Value = body.unwrap_or_default();
         let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
         let id = sent["id"].as_str().or(key).map(str::to_owned);
+        let method = request.method().clone();
         let answer = Answer::read(client.execute(request).await?).await;
+        contract::check(&method, &path, &answer);
         if path.ends_with("/batch") {
             self.note_batch(&sent, &answer);
         } else {
@@ -332,7 +340,12 @@ impl Service {
 
 /// Sends it without a note: for reads, and for calls that name no reservation.
 pub async fn send(request: RequestBuilder) -> Answer {
-    Answer::read(request.send().await.unwrap()).await
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let answer = Answer::read(client.execute(request).await.unwrap()).await;
+    contract::check(&method, &path, &answer);
+    answer
 }
 
 fn configure(config: &mut Config, change: impl FnOnce(&mut Config)) {

@@ -1,0 +1,155 @@
+//! What requests look like: the members of every body, in one place for whom they concern: [`super::json::Object`] takes
+//! a body apart by `MEMBERS`, and the description of the API shows the struct.
+//!
+//! The structs only describe. serde's own derive cannot read these bodies: see [`super::json`].
+
+use utoipa::ToSchema;
+
+use super::openapi::schemas::{
+    CreditKind, CreditTokens, Email, ExternalId, Locale, Metadata, Model, Reason, RequestId, ReservationId,
+    TimeZone, Tokens, TtlSeconds, UsageUnknown, UserId,
+};
+
+/// Declares a body by its members: those without `Option` are required.
+macro_rules! body {
+    ($(#[$about:meta])* $name:ident { $($(#[$of_member:meta])* $member:ident: $kind:ty,)* }) => {
+        $(#[$about])*
+        #[derive(ToSchema)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code, reason = "describes a body, and is never made")]
+        pub struct $name {
+            // A member may be left out; `null` is refused.
+            $($(#[$of_member])* #[schema(nullable = false)] $member: $kind,)*
+        }
+
+        impl $name {
+            /// The names of all members.
+            pub const MEMBERS: [&'static str; <[&str]>::len(&[$(stringify!($member)),*])] =
+                [$(stringify!($member)),*];
+        }
+    };
+}
+
+body! {
+    /// Holds tokens. Exactly one of `tokens` and `estimate`.
+    Reserve {
+        /// The caller's idempotency key; may stand in `Idempotency-Key` instead. Made by the server when neither is
+        /// there, and then only the answer knows it.
+        id: Option<ReservationId>,
+        /// How many to hold; 0 for a model that is free.
+        tokens: Option<Tokens>,
+        /// What to hold, by the call's parts.
+        estimate: Option<Estimate>,
+        /// The model to be called.
+        model: Option<Model>,
+        /// How long the reservation lives without a settle or release.
+        #[schema(default = json!(crate::quota::DEFAULT_TTL_SECONDS))]
+        ttl_seconds: Option<TtlSeconds>,
+        /// Anything the caller wants to find on the reservation.
+        metadata: Option<Metadata>,
+    }
+}
+
+body! {
+    /// The most a call can use: `input_tokens` and `max_output_tokens` together, at most 10^12.
+    Estimate {
+        /// The model to be called; where the body names one too, it is the same.
+        model: Model,
+        input_tokens: Tokens,
+        max_output_tokens: Tokens,
+    }
+}
+
+body! {
+    /// What the call has used. Exactly one of `tokens` and `usage`: leaving both out is never taken as zero.
+    Settle {
+        /// All tokens to charge. 0 charges nothing and gives everything back.
+        tokens: Option<Tokens>,
+        /// What the provider reported, or the word `unknown`: then what was reserved is charged, flagged `estimated`.
+        usage: Option<ReportedOrUnknown>,
+        /// The model that was called; the reservation's when absent.
+        model: Option<Model>,
+        /// The caller's own id of the call, for the ledger.
+        request_id: Option<RequestId>,
+    }
+}
+
+/// Numbers, or one word in their place.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes a member, and is never made")]
+pub enum ReportedOrUnknown {
+    Reported(Usage),
+    Unknown(UsageUnknown),
+}
+
+body! {
+    /// Usage as the model's provider reports it; input and output together are charged, at most 10^12.
+    Usage {
+        /// The model that was called; where the body names one too, it is the same.
+        model: Option<Model>,
+        input_tokens: Tokens,
+        output_tokens: Tokens,
+        /// The part of `input_tokens` that came from a cache; never more than it.
+        cached_input_tokens: Option<Tokens>,
+    }
+}
+
+body! {
+    /// What to raise; at least one member. All are absolute and never lower anything, so that a repeat is harmless.
+    Extend {
+        /// New total to hold.
+        tokens: Option<Tokens>,
+        /// New time to live, counted from now.
+        ttl_seconds: Option<TtlSeconds>,
+        /// What the running call has used so far; charged should the reservation expire.
+        used_tokens: Option<Tokens>,
+    }
+}
+
+body! {
+    /// Usage to charge without a reservation. Exactly one of `tokens` and `usage`.
+    Debit {
+        /// The caller's idempotency key; may stand in `Idempotency-Key` instead, but one of the two is required.
+        id: Option<ReservationId>,
+        /// All tokens to charge.
+        tokens: Option<Tokens>,
+        /// What the provider reported.
+        usage: Option<Usage>,
+        /// The model that was called.
+        model: Option<Model>,
+        /// The caller's own id of the call, for the ledger.
+        request_id: Option<RequestId>,
+    }
+}
+
+body! {
+    /// A new user, with nothing granted.
+    CreateUser {
+        email: Email,
+        /// Made by the server when absent.
+        id: Option<UserId>,
+        /// The operator's own name for the user.
+        external_id: Option<ExternalId>,
+        /// The language the user is written to in.
+        locale: Option<Locale>,
+        /// Where the user's days and months begin.
+        time_zone: Option<TimeZone>,
+    }
+}
+
+body! {
+    /// Tokens to give, at least 1.
+    Credit {
+        tokens: CreditTokens,
+        #[schema(default = json!("purchase"))]
+        kind: Option<CreditKind>,
+        /// For whoever reads the list of credits.
+        reason: Option<Reason>,
+    }
+}
+
+body! {
+    /// Nothing: no body, or an object without members.
+    Empty {}
+}

@@ -1,0 +1,84 @@
+//! Parameters in paths, queries and headers; the handlers read them by the same names.
+
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::schemas::{IdempotencyKey, PageLimit, Pending, ReservationId, Sought, UserId};
+
+/// Declares the parameters of one place; those in `Option` may be left out.
+macro_rules! parameters {
+    ($(#[$about:meta])* $name:ident in $place:ident { $($(#[$of:meta])* $parameter:ident: $kind:ty,)* }) => {
+        $(#[$about])*
+        #[derive(IntoParams)]
+        #[into_params(parameter_in = $place)]
+        #[expect(dead_code, reason = "describes parameters, and is never made")]
+        pub struct $name {
+            $($(#[$of])* #[param(nullable = false)] $parameter: $kind,)*
+        }
+    };
+}
+
+parameters! {
+    UserPath in Path {
+        /// The user.
+        id: UserId,
+    }
+}
+
+parameters! {
+    ReservationPath in Path {
+        /// The user.
+        id: UserId,
+        /// The reservation.
+        rid: ReservationId,
+    }
+}
+
+parameters! {
+    CallerIdHeader in Header {
+        /// The id of the reservation or debit, in the place of `id` in the body. Where both stand, they are the same.
+        #[param(rename = "Idempotency-Key")]
+        idempotency_key: Option<ReservationId>,
+    }
+}
+
+parameters! {
+    CreditKey in Header {
+        /// The credit is made once per user and key.
+        #[param(rename = "Idempotency-Key")]
+        idempotency_key: IdempotencyKey,
+    }
+}
+
+parameters! {
+    ReservationQuery in Query {
+        /// Only pending reservations can be listed; what is finished is a transaction.
+        state: Option<Pending>,
+        /// `next` of the page before.
+        after: Option<ReservationId>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    CreditQuery in Query {
+        /// `next` of the page before.
+        before: Option<Uuid>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    UserQuery in Query {
+        /// `next` of the page before.
+        after: Option<UserId>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+        /// Only the user with this address, in whatever case it is written.
+        email: Option<Sought>,
+        /// Only the user with this external id.
+        external_id: Option<Sought>,
+    }
+}

@@ -1,0 +1,170 @@
+//! The description of the API against the service that it describes: its examples are sent, and what comes back looks as
+//! it says. That all answers of all tests do is seen to by `support/contract.rs`.
+
+use cota::quota::UserId;
+use reqwest::{Method, header};
+use serde_json::Value;
+
+use crate::support::{
+    contract::{examples, shape, validator},
+    service::{Answer, Service, send},
+};
+
+/// What the ids in a path are in this call.
+struct Subject {
+    user: UserId,
+    reservation: &'static str,
+}
+
+impl Subject {
+    /// A user with tokens, something pending and a credit; for each example its own.
+    async fn of(service: &Service) -> Self {
+        let subject = Self { user: service.user(100_000).await, reservation: "held" };
+        service.reserve(subject.user, subject.reservation, 2_000).await.is(201);
+        subject
+    }
+
+    fn path(&self, template: &str) -> String {
+        template.replace("{id}", &self.user.to_string()).replace("{rid}", self.reservation)
+    }
+}
+
+/// The operations of a description: method, path, and what is said of them.
+fn operations(description: &Value) -> Vec<(Method, String, Value)> {
+    let paths = description["paths"].as_object().unwrap().iter();
+    paths
+        .flat_map(|(path, item)| {
+            let operations = item.as_object().unwrap().iter();
+            operations.map(|(method, operation)| {
+                (method.to_uppercase().parse().unwrap(), path.clone(), operation.clone())
+            })
+        })
+        .collect()
+}
+
+async fn call(service: &Service, method: &Method, path: &str, body: Option<&Value>) -> Answer {
+    let mut request = service.request(method.clone(), path, service.admin_jwt());
+    if path.ends_with("/credits") && *method == Method::POST {
+        request = request.header("idempotency-key", "invoice-1017");
+    }
+    service
+        .send(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+}
+
+/// An answer has the shape of the example at its status.
+#[track_caller]
+fn assert_as_shown(answer: &Answer, shown: &[(u16, Value)], about: &str) {
+    let of_status = shown.iter().find(|(status, _)| *status == answer.status);
+    let (_, example) = of_status.unwrap_or_else(|| panic!("{about}: {} {}", answer.status, answer.text));
+    let mut found = shape(&answer.body);
+    let expected = shape(example);
+    // What was sent, and what was charged so far, are there when they are.
+    let found_in = found.get_mut("reservation").and_then(Value::as_object_mut);
+    if let (Some(found), Some(expected)) = (found_in, expected["reservation"].as_object()) {
+        found.retain(|name, _| name != "metadata" || expected.contains_key(name));
+        found.insert("charged_tokens".into(), expected["charged_tokens"].clone());
+    }
+    assert_eq!(found, expected, "{about}: {}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_is_taken_and_answered_as_shown() {
+    let service = Service::start().await;
+    let description = send(service.bare(Method::GET, "/openapi.json")).await.is(200);
+    let mut sent = 0;
+    for (method, template, operation) in operations(&description) {
+        let about = format!("{method} {template}");
+        let (requests, answers) = examples(&operation);
+        let has_body = operation.get("requestBody").is_some();
+        assert_eq!(has_body, !requests.is_empty(), "{about}: a body has examples");
+        for request in requests.iter().map(Some).chain((!has_body).then_some(None)) {
+            let subject = Subject::of(&service).await;
+            let path = subject.path(&template);
+            if template == "/openapi.json" {
+                continue;
+            }
+            let first = call(&service, &method, &path, request).await;
+            assert!(first.status < 300, "{about}: {request:?} is answered {}", first.text);
+            assert_as_shown(&first, &answers, &about);
+            // A call with an id may be repeated, and then has the other success that is described.
+            if answers.iter().any(|(status, _)| *status == 200) {
+                let again = call(&service, &method, &path, request).await;
+                assert_eq!(again.status, 200, "{about}: {}", again.text);
+                assert_as_shown(&again, &answers, &about);
+            }
+            sent += 1;
+        }
+    }
+    assert!(sent > 20, "{sent}");
+    service.finish().await;
+}
+
+/// What readers see as examples has to be what the schemas allow.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_fits_its_schema() {
+    let service = Service::start().await;
+    let description = send(service.bare(Method::GET, "/openapi.json")).await.is(200);
+    let fits = |schema: &Value, example: &Value, about: &str| {
+        let faults: Vec<String> =
+            validator(&description, schema).iter_errors(example).map(|fault| fault.to_string()).collect();
+        assert!(faults.is_empty(), "{about}: {faults:?}");
+    };
+    for (method, path, operation) in operations(&description) {
+        let about = format!("{method} {path}");
+        let (requests, answers) = examples(&operation);
+        for request in requests {
+            fits(&operation["requestBody"]["content"]["application/json"]["schema"], &request, &about);
+        }
+        for (status, answer) in answers {
+            let response = &operation["responses"][status.to_string()];
+            fits(&response["content"]["application/json"]["schema"], &answer, &about);
+        }
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let problem = &response["content"]["application/problem+json"];
+            for (code, _) in problem["examples"].as_object().into_iter().flatten() {
+                let example = &description["components"]["examples"][code]["value"];
+                fits(&problem["schema"], example, &format!("{about} {status} {code}"));
+            }
+        }
+    }
+    for (name, schema) in description["components"]["schemas"].as_object().unwrap() {
+        for example in schema["examples"].as_array().into_iter().flatten() {
+            fits(schema, example, name);
+        }
+    }
+    service.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_and_all_it_loads_come_from_here() {
+    let service = Service::start().await;
+    let page = send(service.bare(Method::GET, "/docs")).await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe") && !policy.contains("http"));
+    assert!(!page.text.contains("//") && !page.text.contains("<style") && !page.text.contains("style="));
+    let links = page.text.split(['"', ' ']).filter(|word| word.starts_with("docs/"));
+    let links: Vec<&str> = links.collect();
+    assert_eq!(links.len(), 5, "{links:?}");
+    for link in links {
+        let asset = service.bare(Method::GET, &format!("/{link}")).send().await.unwrap();
+        assert_eq!(asset.status(), 200, "{link}");
+        let of_a_kind = asset.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let expected = match link.rsplit_once('.').unwrap().1 {
+            "js" => "text/javascript",
+            "css" => "text/css",
+            _ => "image/png",
+        };
+        assert!(of_a_kind.starts_with(expected), "{link}: {of_a_kind}");
+        // Read to its end: a connection that is not would hold up the end of the service.
+        assert!(!asset.bytes().await.unwrap().is_empty(), "{link}");
+    }
+    send(service.bare(Method::GET, "/docs/index.html")).await.problem(404, "route_not_found");
+    let redirected = send(service.bare(Method::GET, "/docs/")).await;
+    assert_eq!((redirected.status, redirected.text), (200, page.text), "the client follows it");
+    service.finish().await;
+}
