@@ -139,6 +139,27 @@ async fn every_example_fits_its_schema() {
     service.finish().await;
 }
 
+/// What the guide shows are the examples of the description, which are sent and compared above.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guide_shows_the_same_examples() {
+    let service = Service::start().await;
+    let description = send(service.bare(Method::GET, "/openapi.json")).await.is(200);
+    let mut known = Vec::new();
+    for (_, _, operation) in operations(&description) {
+        let (requests, answers) = examples(&operation);
+        known.extend(requests.into_iter().chain(answers.into_iter().map(|(_, answer)| answer)));
+    }
+    let blocks = include_str!("../../docs/API.md").split("```json").skip(1);
+    let mut shown = 0;
+    for block in blocks.map(|rest| rest.split("```").next().unwrap()) {
+        let block: Value = serde_json::from_str(block).unwrap_or_else(|error| panic!("{error}: {block}"));
+        assert!(known.contains(&block), "no example: {block}");
+        shown += 1;
+    }
+    assert!(shown > 5, "{shown}");
+    service.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_and_all_it_loads_come_from_here() {
     let service = Service::start().await;
