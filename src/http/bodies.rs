@@ -13,8 +13,8 @@ use super::openapi::schemas::{
 /// Declares a body by its members: those without `Option` are required.
 macro_rules! body {
     ($(#[$about:meta])* $name:ident { $($(#[$of_member:meta])* $member:ident: $kind:ty,)* }) => {
-        $(#[$about])*
         #[derive(ToSchema)]
+        $(#[$about])*
         #[serde(deny_unknown_fields)]
         #[allow(dead_code, reason = "describes a body, and is never made")]
         pub struct $name {
@@ -97,6 +97,7 @@ body! {
 
 body! {
     /// What to raise; at least one member. All are absolute and never lower anything, so that a repeat is harmless.
+    #[schema(min_properties = 1)]
     Extend {
         /// New total to hold.
         tokens: Option<Tokens>,

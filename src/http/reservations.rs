@@ -111,7 +111,7 @@ pub fn read_settle<const N: usize>(body: &Object<'_, N>, id: ReservationId) -> R
 #[utoipa::path(
     post, path = "/v1/users/{id}/reservations/{rid}/release", operation_id = "release", tag = "Reservations",
     params(ReservationPath),
-    request_body = Option<bodies::Empty>,
+    request_body = bodies::Empty,
     responses((status = 200, body = views::Reserved, description = "Released, now or before.", headers(("Idempotent-Replayed")))),
 )]
 pub async fn release(

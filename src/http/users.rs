@@ -226,7 +226,7 @@ pub async fn list(State(api): State<Api>, _: Admin, mut query: Params) -> Result
 #[utoipa::path(
     post, path = "/v1/users/{id}/suspend", operation_id = "suspendUser", tag = "Users",
     params(UserPath),
-    request_body = Option<bodies::Empty>,
+    request_body = bodies::Empty,
     responses((status = 200, body = One, description = "The user as it is now.", headers(("ETag")))),
 )]
 pub async fn suspend(State(api): State<Api>, caller: For<AdminOnly>, _: NoBody) -> Result<Response, Problem> {
@@ -239,7 +239,7 @@ pub async fn suspend(State(api): State<Api>, caller: For<AdminOnly>, _: NoBody) 
 #[utoipa::path(
     post, path = "/v1/users/{id}/resume", operation_id = "resumeUser", tag = "Users",
     params(UserPath),
-    request_body = Option<bodies::Empty>,
+    request_body = bodies::Empty,
     responses((status = 200, body = One, description = "The user as it is now.", headers(("ETag")))),
 )]
 pub async fn resume(State(api): State<Api>, caller: For<AdminOnly>, _: NoBody) -> Result<Response, Problem> {

@@ -21,8 +21,9 @@ mod tests;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        self, Components, HeaderBuilder, ObjectBuilder, PathItem, Ref, RefOr, Response,
+        self, Components, Content, HeaderBuilder, ObjectBuilder, PathItem, Ref, RefOr, Required, Response,
         path::{Operation, ParameterBuilder, ParameterIn},
+        request_body::RequestBody,
         schema::Type,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
@@ -104,6 +105,11 @@ fn complete(operation: &mut Operation) {
         operation.responses.responses.entry(status).or_insert(response.into());
     }
     examples::add(&id, operation);
+    if let Some(RefOr::T(body)) = &mut operation.request_body
+        && takes_nothing(body)
+    {
+        body.required = Some(Required::False);
+    }
     let parameters = operation.parameters.get_or_insert_default();
     for name in ["X-Request-Id", "Accept-Language"] {
         parameters.push(refer("parameters", name));
@@ -116,6 +122,16 @@ fn complete(operation: &mut Operation) {
             *header = refer("headers", name);
         }
     }
+}
+
+/// Whether it is the body without members, which may be left out.
+fn takes_nothing(body: &RequestBody) -> bool {
+    body.content.values().any(|content| match content {
+        RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => {
+            *schema == Ref::from_schema_name("Empty")
+        }
+        _ => false,
+    })
 }
 
 /// What stands under this name in the components.
