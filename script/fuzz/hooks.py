@@ -22,6 +22,18 @@ def before_call(context, case, kwargs) -> None:
     if not is_positive or not isinstance(case.body, dict):
         return
     body = case.body = whole(case.body)
+    for part in body.get("operations", [body]):
+        make_valid(part)
+    headers = case.headers if case.headers is not None else {}
+    if "id" in body:
+        # Where the id stands twice it is the same.
+        headers.pop("Idempotency-Key", None)
+    elif case.operation.path.endswith("/debits") and "Idempotency-Key" not in headers:
+        body["id"] = "an-id"
+
+
+def make_valid(body: dict) -> None:
+    """Of a call, or of an operation of a batch."""
     fit(body)
     for part in (body.get("estimate"), body.get("usage")):
         if isinstance(part, dict):
@@ -30,12 +42,9 @@ def before_call(context, case, kwargs) -> None:
     # As it is sent: with escapes.
     if len(json.dumps(body.get("metadata", {}))) > METADATA_BYTES:
         body["metadata"] = {}
-    headers = case.headers if case.headers is not None else {}
-    if "id" in body:
-        # Where the id stands twice it is the same.
-        headers.pop("Idempotency-Key", None)
-    elif case.operation.path.endswith("/debits") and "Idempotency-Key" not in headers:
-        body["id"] = "an-id"
+    if "alert_threshold" in body:
+        # Four decimals, and no exponent.
+        body["alert_threshold"] = round(body["alert_threshold"], 4)
 
 
 def whole(value):

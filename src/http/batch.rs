@@ -11,16 +11,18 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout_at;
+use utoipa::ToSchema;
 
 use super::{
     Api, Deadline,
     auth::{ForAny, Report, admit},
-    bodies,
+    bodies::{self, DebitOperation, ExtendOperation, ReleaseOperation, ReserveOperation, SettleOperation},
     code::{self, Code},
     debits::read_debit,
     json::Object,
     jwt::Principal,
     language::Language,
+    openapi::problems::OperationProblem,
     operations::{first_status, refused},
     problem::{Problem, ProblemBody},
     request::LargeJsonBody,
@@ -33,31 +35,9 @@ use crate::{
 };
 
 /// Most operations of one batch.
-const MAX_OPERATIONS: usize = 256;
+pub const MAX_OPERATIONS: usize = 256;
 /// Largest body of a batch, in bytes; other calls have `http.max_body_bytes`.
 const MAX_BODY_BYTES: usize = 512 * 1024;
-
-/// The members that an operation has beside those of its single call: where that has them in its path, and its verb.
-const NAMED: [&str; 2] = ["op", "user_id"];
-const NAMED_WITH_ID: [&str; 3] = ["op", "user_id", "id"];
-const RESERVE_OPERATION: [&str; 8] = joined(NAMED, bodies::Reserve::MEMBERS);
-const DEBIT_OPERATION: [&str; 7] = joined(NAMED, bodies::Debit::MEMBERS);
-const SETTLE_OPERATION: [&str; 7] = joined(NAMED_WITH_ID, bodies::Settle::MEMBERS);
-const EXTEND_OPERATION: [&str; 6] = joined(NAMED_WITH_ID, bodies::Extend::MEMBERS);
-
-/// One list after the other; `N` is the length of both.
-const fn joined<const A: usize, const B: usize, const N: usize>(
-    first: [&'static str; A],
-    second: [&'static str; B],
-) -> [&'static str; N] {
-    assert!(A + B == N, "the lengths add up");
-    let (mut all, mut i) = ([""; N], 0);
-    while i < N {
-        all[i] = if i < A { first[i] } else { second[i - A] };
-        i += 1;
-    }
-    all
-}
 
 /// One operation of a batch and its place in the answer.
 struct Slot {
@@ -92,12 +72,17 @@ struct Chain {
     asks: Vec<Ask>,
 }
 
-/// `POST /batch`: up to 256 operations on any accounts, for gateways and admins.
+/// Do many operations in one call
 ///
-/// Answers 200 with one result per operation, in order: the status and body of its single call, `replayed` where that
-/// would send `Idempotent-Replayed`, `retry_after` where it would send `Retry-After`. Equal to making the single calls
-/// one by one in order; those of different accounts run at the same time. An operation that is malformed or refused
-/// spoils no other; a body that is no batch is refused as a whole, before anything is done.
+/// Up to 256, on any users, with one result per operation, in order: the status and body of its single call. Equal to
+/// making the single calls one by one in order; those of different users run at the same time. An operation that is
+/// malformed or refused spoils no other; a body that is no batch is refused as a whole, before anything is done.
+/// Gateways and admins.
+#[utoipa::path(
+    post, path = "/v1/batch", operation_id = "batch", tag = "Batch",
+    request_body = bodies::Batch,
+    responses((status = 200, body = Answers, description = "Each operation has its own answer.")),
+)]
 pub async fn batch(
     State(api): State<Api>,
     by: ForAny<Report>,
@@ -142,7 +127,7 @@ async fn run(api: &Api, chains: Vec<Chain>, slots: &mut [Slot], deadline: Deadli
 
 /// The operations, each still to be read.
 fn elements(body: &[u8]) -> Result<Vec<&RawValue>, Problem> {
-    let body = Object::parse(body, &["operations"])?;
+    let body = Object::parse(body, &bodies::Batch::MEMBERS)?;
     let missing = || Problem::new(Code::MissingField).field("operations");
     let raw = body.raw("operations").ok_or_else(missing)?;
     let operations: Vec<&RawValue> =
@@ -168,28 +153,28 @@ fn read(raw: &[u8]) -> Result<(UserId, Ask), Problem> {
     let glance = Object::glance(raw, &["op"])?;
     let verb = glance.text("op")?.ok_or_else(|| Problem::new(Code::MissingField).field("op"))?;
     match &*verb {
-        "reserve" => {
-            let body = Object::parse(raw, &RESERVE_OPERATION)?;
+        ReserveOperation::OP => {
+            let body = Object::parse(raw, &ReserveOperation::MEMBERS)?;
             let user = user_id(&body)?;
             Ok((user, Ask::Reserve(read_reserve(&body, body.reservation_id("id")?)?)))
         }
-        "debit" => {
-            let body = Object::parse(raw, &DEBIT_OPERATION)?;
+        DebitOperation::OP => {
+            let body = Object::parse(raw, &DebitOperation::MEMBERS)?;
             let user = user_id(&body)?;
             Ok((user, Ask::Debit(read_debit(&body, body.reservation_id("id")?)?)))
         }
-        "settle" => {
-            let body = Object::parse(raw, &SETTLE_OPERATION)?;
+        SettleOperation::OP => {
+            let body = Object::parse(raw, &SettleOperation::MEMBERS)?;
             let user = user_id(&body)?;
             Ok((user, Ask::Settle(read_settle(&body, required_id(&body)?)?)))
         }
-        "extend" => {
-            let body = Object::parse(raw, &EXTEND_OPERATION)?;
+        ExtendOperation::OP => {
+            let body = Object::parse(raw, &ExtendOperation::MEMBERS)?;
             let user = user_id(&body)?;
             Ok((user, Ask::Extend(read_extend(&body, required_id(&body)?)?)))
         }
-        "release" => {
-            let body = Object::parse(raw, &NAMED_WITH_ID)?;
+        ReleaseOperation::OP => {
+            let body = Object::parse(raw, &ReleaseOperation::MEMBERS)?;
             let user = user_id(&body)?;
             Ok((user, Ask::Release(required_id(&body)?)))
         }
@@ -207,18 +192,27 @@ fn required_id<const N: usize>(body: &Object<'_, N>) -> Result<ReservationId, Pr
     body.reservation_id("id")?.ok_or_else(|| Problem::new(Code::MissingField).field("id"))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchResults)]
 struct Answers<'a> {
+    /// As many as there were operations, in their order.
     results: Vec<ResultView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchResult)]
 struct ResultView<'a> {
+    /// Of the single call.
+    #[schema(minimum = 200, maximum = 599)]
     status: u16,
+    /// `true` where the single call would send `Idempotent-Replayed`; else absent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     replayed: bool,
+    /// Seconds, where the single call would send `Retry-After`; else absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retry_after: Option<u32>,
+    #[schema(value_type = OperationAnswer)]
     body: BodyView<'a>,
 }
 
@@ -227,6 +221,15 @@ struct ResultView<'a> {
 enum BodyView<'a> {
     Done(DoneView<'a>),
     Problem(ProblemBody<'a>),
+}
+
+/// The body of the single call.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes a body, and is never made")]
+enum OperationAnswer {
+    Done(DoneView<'static>),
+    Problem(OperationProblem),
 }
 
 fn answer(slots: &[Slot], language: Language, top_up_url: Option<&str>) -> Response {

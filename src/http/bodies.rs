@@ -3,11 +3,17 @@
 //!
 //! The structs only describe. serde's own derive cannot read these bodies: see [`super::json`].
 
+mod operations;
+
 use utoipa::ToSchema;
 
+pub use operations::{
+    BatchOperation, DebitOperation, ExtendOperation, ReleaseOperation, ReserveOperation, SettleOperation,
+};
+
 use super::openapi::schemas::{
-    CreditKind, CreditTokens, Email, ExternalId, Locale, Metadata, Model, Reason, RequestId, ReservationId,
-    TimeZone, Tokens, TtlSeconds, UsageUnknown, UserId,
+    AlertThreshold, CreditKind, CreditTokens, Email, ExternalId, Locale, Metadata, Model, Reason, RequestId,
+    ReservationId, TimeZone, Tokens, TtlSeconds, UsageUnknown, UserId,
 };
 
 /// Declares a body by its members: those without `Option` are required.
@@ -18,7 +24,7 @@ macro_rules! body {
         #[serde(deny_unknown_fields)]
         #[allow(dead_code, reason = "describes a body, and is never made")]
         pub struct $name {
-            // A member may be left out; `null` is refused.
+            // A member may be left out; `null` is refused, unless the member says otherwise.
             $($(#[$of_member])* #[schema(nullable = false)] $member: $kind,)*
         }
 
@@ -136,6 +142,33 @@ body! {
         locale: Option<Locale>,
         /// Where the user's days and months begin.
         time_zone: Option<TimeZone>,
+    }
+}
+
+body! {
+    /// What to change; at least one member. What is left out stays as it is, and `null` clears what may be absent.
+    #[schema(min_properties = 1)]
+    UpdateUser {
+        email: Option<Email>,
+        /// The operator's own name for the user.
+        #[schema(nullable)]
+        external_id: Option<ExternalId>,
+        /// The language the user is written to in.
+        #[schema(nullable)]
+        locale: Option<Locale>,
+        /// Where the user's days and months begin.
+        #[schema(nullable)]
+        time_zone: Option<TimeZone>,
+        /// The share of the total at which the user is warned.
+        alert_threshold: Option<AlertThreshold>,
+    }
+}
+
+body! {
+    /// Operations on any users, in a body of at most 512 KiB.
+    Batch {
+        #[schema(min_items = 1, max_items = 256)]
+        operations: Vec<BatchOperation>,
     }
 }
 

@@ -43,6 +43,12 @@ impl Answer {
 impl Harness {
     /// Neither the ledger nor the store of this one can be reached.
     pub fn new(http: HttpConfig) -> Self {
+        // Tests go through whole tables as one caller.
+        Self::limited(HttpConfig { user_calls_per_second: 0, admin_calls_per_second: 0, ..http })
+    }
+
+    /// As [`Self::new`], with the rates of the configuration.
+    pub fn limited(http: HttpConfig) -> Self {
         let auth = AuthConfig {
             hs256_secret: Secret::new("0123456789abcdef0123456789abcdef"),
             ..AuthConfig::default()
@@ -58,8 +64,6 @@ impl Harness {
         };
         let store = Store::lazy(&config.postgres).unwrap();
         let (ledger, _) = Ledger::new(&config, store.clone(), Partitions::new(2).unwrap()).unwrap();
-        // Tests go through whole tables as one caller.
-        let http = HttpConfig { user_calls_per_second: 0, admin_calls_per_second: 0, ..http };
         let api = Api::new(ledger, store, http, Verifier::new(&auth));
         Self { router: router(api), auth }
     }

@@ -16,7 +16,7 @@ use super::{
     etag,
     json::Object,
     openapi::{
-        parameters::{UserPath, UserQuery},
+        parameters::{Expected, Known, UserPath, UserQuery},
         schemas,
     },
     problem::Problem,
@@ -124,8 +124,11 @@ pub async fn create(State(api): State<Api>, _: Admin, JsonBody(body): JsonBody) 
 /// The user and admins.
 #[utoipa::path(
     get, path = "/v1/users/{id}", operation_id = "showUser", tag = "Users",
-    params(UserPath),
-    responses((status = 200, body = One, description = "The user.", headers(("ETag")))),
+    params(UserPath, Known),
+    responses(
+        (status = 200, body = One, description = "The user.", headers(("ETag"))),
+        (status = 304, description = "`If-None-Match` names what would be shown.", headers(("ETag"))),
+    ),
 )]
 pub async fn show(
     State(api): State<Api>,
@@ -138,20 +141,25 @@ pub async fn show(
     Ok(etag::not_modified(&headers, &tag(&user)).unwrap_or_else(|| one(StatusCode::OK, &user, None)))
 }
 
-const UPDATE: [&str; 5] = ["email", "external_id", "locale", "time_zone", "alert_threshold"];
-
-/// `PATCH /users/{id}`: changes the members that are sent; `null` clears `external_id`, `locale` and `time_zone`.
+/// Change a user
 ///
-/// Needs `If-Match` with the `ETag` of what the caller has read, or `*` for whatever there is: 428 without, 412 when
-/// the user has changed since, and then nothing is changed. What has been used since is no change.
+/// Changes the members that are sent; `null` clears `external_id`, `locale` and `time_zone`. Needs `If-Match` with the
+/// `ETag` of what was read: when the user has changed since, nothing is changed. Usage that was settled since is no
+/// change. Admins.
+#[utoipa::path(
+    patch, path = "/v1/users/{id}", operation_id = "updateUser", tag = "Users",
+    params(UserPath, Expected),
+    request_body = bodies::UpdateUser,
+    responses((status = 200, body = One, description = "The user as it is now.", headers(("ETag")))),
+)]
 pub async fn update(
     State(api): State<Api>,
     caller: For<AdminOnly>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let body = Object::parse(&body, &UPDATE)?;
-    if UPDATE.iter().all(|name| body.raw(name).is_none()) {
+    let body = Object::parse(&body, &bodies::UpdateUser::MEMBERS)?;
+    if bodies::UpdateUser::MEMBERS.iter().all(|name| body.raw(name).is_none()) {
         return Err(Code::MissingField.into());
     }
     let update = UpdateUser {
@@ -168,14 +176,17 @@ pub async fn update(
 }
 
 /// A text, or `null` to clear it.
-fn nullable(body: &Object<'_, 5>, name: &'static str) -> Result<Option<Option<String>>, Problem> {
+fn nullable<const N: usize>(
+    body: &Object<'_, N>,
+    name: &'static str,
+) -> Result<Option<Option<String>>, Problem> {
     match body.raw(name) {
         Some("null") => Ok(Some(None)),
         _ => Ok(body.text(name)?.map(|text| Some(text.into_owned()))),
     }
 }
 
-fn threshold(body: &Object<'_, 5>) -> Result<Option<AlertThreshold>, Problem> {
+fn threshold<const N: usize>(body: &Object<'_, N>) -> Result<Option<AlertThreshold>, Problem> {
     let Some(raw) = body.raw("alert_threshold") else { return Ok(None) };
     let is_number = raw.starts_with(|first: char| first.is_ascii_digit() || first == '-');
     let code = if is_number { Code::InvalidAlertThreshold } else { Code::InvalidBody };

@@ -179,8 +179,9 @@ pub struct Settled<'a> {
 }
 
 /// Answer of whichever verb it was.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = Done)]
 pub enum DoneView<'a> {
     Held(Reserved<'a>),
     Charged(Settled<'a>),

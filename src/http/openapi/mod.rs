@@ -13,7 +13,7 @@
 mod examples;
 pub mod pages;
 pub mod parameters;
-mod problems;
+pub mod problems;
 pub mod schemas;
 #[cfg(test)]
 mod tests;
@@ -29,7 +29,7 @@ use utoipa::{
     },
 };
 
-use super::{credits, debits, health, reservations, tokens, users};
+use super::{batch, credits, debits, health, reservations, tokens, users};
 
 /// The order of `paths` and `tags` is the order in which they are shown.
 #[derive(OpenApi)]
@@ -43,10 +43,12 @@ use super::{credits, debits, health, reservations, tokens, users};
         reservations::release,
         reservations::extend,
         debits::debit,
+        batch::batch,
         tokens::show,
         users::create,
         users::list,
         users::show,
+        users::update,
         users::suspend,
         users::resume,
         credits::credit,
@@ -58,6 +60,7 @@ use super::{credits, debits, health, reservations, tokens, users};
     // What only parameters refer to is not collected by itself.
     components(schemas(
         problems::ProblemBody,
+        schemas::EntityTags,
         schemas::IdempotencyKey,
         schemas::PageLimit,
         schemas::Pending,
@@ -66,8 +69,9 @@ use super::{credits, debits, health, reservations, tokens, users};
     tags(
         (name = "Reservations", description = "Reserve before a model call, settle after it."),
         (name = "Debits", description = "Settle what was used without a reservation."),
+        (name = "Batch", description = "Many of these in one call."),
         (name = "Balance", description = "What a user has left."),
-        (name = "Users", description = "Create, find, suspend and resume users."),
+        (name = "Users", description = "Create, find, change, suspend and resume users."),
         (name = "Credits", description = "Give users tokens."),
         (name = "Service", description = "For probes and tools; no JWT is needed."),
     ),
@@ -85,9 +89,14 @@ impl Modify for Shared {
             complete(operation);
         }
         let components = document.components.get_or_insert_default();
-        require_one(components, "Reserve", &["tokens", "estimate"]);
-        require_one(components, "Settle", &["tokens", "usage"]);
-        require_one(components, "Debit", &["tokens", "usage"]);
+        for (body, members) in [
+            ("Reserve", ["tokens", "estimate"]),
+            ("Settle", ["tokens", "usage"]),
+            ("Debit", ["tokens", "usage"]),
+        ] {
+            require_one(components, body, members);
+            require_one(components, &format!("{body}Operation"), members);
+        }
         define(components);
     }
 }
@@ -141,7 +150,7 @@ fn refer<T>(kind: &str, name: &str) -> RefOr<T> {
 
 /// Exactly one of these members has to be there. utoipa's types cannot say it; what it calls extensions is written as
 /// it is named.
-fn require_one(components: &mut Components, body: &str, members: &[&str]) {
+fn require_one(components: &mut Components, body: &str, members: [&str; 2]) {
     if let Some(RefOr::T(openapi::Schema::Object(object))) = components.schemas.get_mut(body) {
         let each = members.iter().map(|member| serde_json::json!({"required": [member]}));
         let extensions = object.extensions.get_or_insert_default();
@@ -163,7 +172,10 @@ const HEADERS: [(&str, &str); 7] = [
         "Idempotent-Replayed",
         "`true` when the call had been answered before and nothing happened now; else absent.",
     ),
-    ("ETag", "The version of the row."),
+    (
+        "ETag",
+        "Names what is shown. Send it as `If-Match` with a change, or as `If-None-Match` to read what is new alone.",
+    ),
 ];
 
 /// What operations refer to by name.

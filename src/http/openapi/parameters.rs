@@ -3,7 +3,7 @@
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::schemas::{IdempotencyKey, PageLimit, Pending, ReservationId, Sought, UserId};
+use super::schemas::{EntityTags, IdempotencyKey, PageLimit, Pending, ReservationId, Sought, UserId};
 
 /// Declares the parameters of one place; those in `Option` may be left out.
 macro_rules! parameters {
@@ -47,6 +47,23 @@ parameters! {
         /// The credit is made once per user and key.
         #[param(rename = "Idempotency-Key")]
         idempotency_key: IdempotencyKey,
+    }
+}
+
+parameters! {
+    Expected in Header {
+        /// The `ETag` of what was read, or several, of which one has to be the present one; `*` for whatever there is.
+        #[param(rename = "If-Match")]
+        if_match: EntityTags,
+    }
+}
+
+parameters! {
+    Known in Header {
+        /// The `ETag` of what the caller has, or several: while a read would show just that, its answer is `304`. What is
+        /// no list of tags is ignored.
+        #[param(rename = "If-None-Match")]
+        if_none_match: Option<String>,
     }
 }
 

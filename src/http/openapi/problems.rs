@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use utoipa::{
-    ToSchema,
+    PartialSchema, ToSchema,
     openapi::{
-        AllOfBuilder, Content, ContentBuilder, ObjectBuilder, Ref, Response, ResponseBuilder,
+        AllOfBuilder, Content, ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
         example::{Example, ExampleBuilder},
         extensions::Extensions,
         schema::Type,
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     http::{
+        batch::MAX_OPERATIONS,
         code::Code::{self, *},
         language::Language,
         problem::{Problem, Short},
@@ -50,7 +51,9 @@ macro_rules! operations {
 
 groups! {
     /// Every operation that needs a JWT.
-    CALLER: Unauthenticated Forbidden Internal;
+    CALLER: Unauthenticated Forbidden Overloaded Starting Internal;
+    /// What may be refused for its rate: all but what reports usage or is needed no more.
+    RATE: TooManyRequests RateLimited;
     /// A user in the path.
     USER: InvalidUserId UserNotFound;
     /// A reservation in the path.
@@ -65,37 +68,60 @@ groups! {
     /// `tokens`, `usage`, `model` and `request_id`.
     CHARGE: MissingField ConflictingFields InvalidAmount AmountOutOfRange InvalidModel InvalidRequestId;
     /// A call on the ledger.
-    LEDGER: Overloaded LedgerUnavailable;
+    LEDGER: LedgerUnavailable;
     /// A call on Postgres.
     STORE: StoreUnavailable;
 }
 
 operations! {
-    "reserve": CALLER USER BODY LEDGER,
+    "reserve": CALLER RATE USER BODY LEDGER,
         InvalidReservationId MissingField ConflictingFields InvalidAmount AmountOutOfRange InvalidModel InvalidTtl
         InvalidMetadata InsufficientTokens UserSuspended IdempotencyMismatch ReservationFinished;
     "settle": CALLER USER RESERVATION BODY CHARGE LEDGER,
         ReservationNotFound IdempotencyMismatch ReservationFinished;
     "release": CALLER USER RESERVATION NO_BODY LEDGER, ReservationFinished;
-    "extend": CALLER USER RESERVATION BODY LEDGER,
+    "extend": CALLER RATE USER RESERVATION BODY LEDGER,
         MissingField InvalidAmount AmountOutOfRange InvalidTtl InsufficientTokens ReservationNotFound
         ReservationFinished;
     "debit": CALLER USER BODY CHARGE LEDGER, InvalidReservationId IdempotencyMismatch;
-    "showReservation": CALLER USER RESERVATION QUERY LEDGER, ReservationNotFound;
-    "listReservations": CALLER USER QUERY LEDGER;
-    "showTokens": CALLER USER QUERY LEDGER;
-    "createUser": CALLER BODY STORE,
+    "batch": CALLER BODY, MissingField InvalidBatch;
+    "showReservation": CALLER RATE USER RESERVATION QUERY LEDGER, ReservationNotFound;
+    "listReservations": CALLER RATE USER QUERY LEDGER;
+    "showTokens": CALLER RATE USER QUERY LEDGER;
+    "createUser": CALLER RATE BODY STORE,
         MissingField InvalidUserId InvalidEmail InvalidExternalId InvalidLocale InvalidTimeZone EmailTaken
         ExternalIdTaken UserIdTaken;
-    "listUsers": CALLER QUERY STORE;
-    "showUser": CALLER USER QUERY STORE;
-    "suspendUser" "resumeUser": CALLER USER NO_BODY STORE;
-    "credit": CALLER USER BODY STORE,
+    "listUsers": CALLER RATE QUERY STORE;
+    "showUser": CALLER RATE USER QUERY STORE;
+    "updateUser": CALLER RATE USER BODY STORE,
+        MissingField InvalidEmail InvalidExternalId InvalidLocale InvalidTimeZone InvalidAlertThreshold
+        InvalidEntityTag EmailTaken ExternalIdTaken PreconditionFailed PreconditionRequired;
+    "suspendUser" "resumeUser": CALLER RATE USER NO_BODY STORE;
+    "credit": CALLER RATE USER BODY STORE,
         MissingIdempotencyKey InvalidIdempotencyKey IdempotencyMismatch MissingField InvalidAmount AmountOutOfRange
         InvalidKind InvalidReason;
-    "listCredits": CALLER USER QUERY STORE;
-    "alive" "ready" "describe": ;
+    "listCredits": CALLER RATE USER QUERY STORE;
+    "alive" "ready": ;
+    "describe": , Starting;
 }
+
+/// What an operation of a batch may be refused with, while the batch itself is answered with 200.
+const OF_AN_OPERATION: &[&[Code]] = &[
+    USER,
+    RESERVATION,
+    CHARGE,
+    LEDGER,
+    &[
+        InvalidBody,
+        UnknownField,
+        DuplicateField,
+        UnknownOperation,
+        InvalidTtl,
+        InvalidMetadata,
+        InsufficientTokens,
+    ],
+    &[UserSuspended, ReservationNotFound, IdempotencyMismatch, ReservationFinished, RateLimited, Overloaded],
+];
 
 /// Whether the codes of this operation stand above.
 #[cfg(test)]
@@ -106,22 +132,19 @@ pub fn is_entered(operation: &str) -> bool {
 /// What no operation answers, but the router where there is none.
 const OF_THE_ROUTER: [Code; 2] = [RouteNotFound, MethodNotAllowed];
 
-/// The codes of an operation by status, each once. A test sees to it that every operation is entered above.
-fn codes(operation: &str) -> BTreeMap<StatusCode, Vec<Code>> {
-    let groups = groups(operation).unwrap_or_default();
-    let mut by_status = BTreeMap::<StatusCode, Vec<Code>>::new();
-    for code in Code::ALL {
-        if groups.iter().any(|group| group.contains(&code)) {
-            by_status.entry(code.status()).or_default().push(code);
-        }
-    }
-    by_status
+/// The codes of these groups, each once.
+fn codes(groups: &[&[Code]]) -> Vec<Code> {
+    let is_listed = |code: &Code| groups.iter().any(|group| group.contains(code));
+    Code::ALL.into_iter().filter(is_listed).collect()
 }
 
-/// The answers of an operation that are no success, by status.
+/// The answers of an operation that are no success, by status. A test sees to it that every operation is entered above.
 pub fn responses(operation: &str) -> impl Iterator<Item = (String, Response)> {
-    let by_status = codes(operation).into_iter();
-    by_status.map(|(status, codes)| (status.as_u16().to_string(), response(status, &codes)))
+    let mut by_status = BTreeMap::<StatusCode, Vec<Code>>::new();
+    for code in codes(groups(operation).unwrap_or_default()) {
+        by_status.entry(code.status()).or_default().push(code);
+    }
+    by_status.into_iter().map(|(status, codes)| (status.as_u16().to_string(), response(status, &codes)))
 }
 
 /// The answers of the router itself.
@@ -134,14 +157,10 @@ fn response(status: StatusCode, codes: &[Code]) -> Response {
     for code in codes {
         about.push_str(&format!("- `{}`: {}\n", code.as_str(), code.text(Language::English).detail));
     }
-    let words: Vec<Value> = codes.iter().map(|code| code.as_str().into()).collect();
     // utoipa's types have no `const`; what it calls extensions is written as it is named.
     let same_status = Extensions::from_iter([("const", status.as_u16())]);
-    let these = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .property("status", ObjectBuilder::new().schema_type(Type::Integer).extensions(Some(same_status)))
-        .property("code", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)));
-    let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(these);
+    let same_status = ObjectBuilder::new().schema_type(Type::Integer).extensions(Some(same_status));
+    let schema = with_one_of(codes, ObjectBuilder::new().property("status", same_status));
     let examples = codes.iter().map(|code| (code.as_str(), refer("examples", code.as_str())));
     let content: Content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
     let mut response = ResponseBuilder::new()
@@ -151,7 +170,7 @@ fn response(status: StatusCode, codes: &[Code]) -> Response {
     let particular = match status {
         StatusCode::UNAUTHORIZED => Some("WWW-Authenticate"),
         StatusCode::METHOD_NOT_ALLOWED => Some("Allow"),
-        StatusCode::SERVICE_UNAVAILABLE => Some("Retry-After"),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some("Retry-After"),
         _ => None,
     };
     for name in particular.into_iter().chain(["Content-Language"]) {
@@ -160,9 +179,29 @@ fn response(status: StatusCode, codes: &[Code]) -> Response {
     response
 }
 
-/// One answer of each code, as it is really written.
+/// A problem with one of these codes, and what else is known of it.
+fn with_one_of(codes: &[Code], known: ObjectBuilder) -> AllOfBuilder {
+    let words: Vec<Value> = codes.iter().map(|code| code.as_str().into()).collect();
+    let code = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
+    let these = known.schema_type(Type::Object).property("code", code);
+    AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(these)
+}
+
+/// What an operation of a batch is refused with: a problem like that of its single call.
+pub struct OperationProblem;
+
+impl PartialSchema for OperationProblem {
+    fn schema() -> RefOr<Schema> {
+        with_one_of(&codes(OF_AN_OPERATION), ObjectBuilder::new()).into()
+    }
+}
+
+impl ToSchema for OperationProblem {}
+
+/// One answer of each code, as it is really written; but of what only an operation of a batch is refused with, since no
+/// answer consists of it.
 pub fn examples() -> impl Iterator<Item = (&'static str, Example)> {
-    Code::ALL.into_iter().map(|code| {
+    Code::ALL.into_iter().filter(|code| *code != UnknownOperation).map(|code| {
         let problem = sample(code);
         let value = json!(problem.body(Language::English, Some("https://example.com/top-up")));
         (
@@ -205,6 +244,10 @@ fn sample(code: Code) -> Problem {
         InvalidExternalId | ExternalIdTaken => field("external_id"),
         InvalidLocale => field("locale"),
         InvalidTimeZone => field("time_zone"),
+        InvalidAlertThreshold => field("alert_threshold"),
+        InvalidEntityTag | PreconditionRequired | PreconditionFailed => field("If-Match"),
+        InvalidBatch => field("operations").limit(MAX_OPERATIONS as u64),
+        UnknownOperation => field("op"),
         InvalidKind => field("kind"),
         InvalidReason => field("reason"),
         MissingIdempotencyKey | InvalidIdempotencyKey => field("Idempotency-Key"),

@@ -62,6 +62,10 @@ schemas! {
     /// Makes a repeat harmless: printable ASCII.
     IdempotencyKey = text(MAX_NAME_LENGTH, "invoice-1017").pattern(Some("^[ -~]+$"));
 
+    /// `*`, or tags as they came in `ETag`, with commas between them.
+    EntityTags = string("\"3-0f1e2d3c4b5a6978\"")
+        .pattern(Some(r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#));
+
     /// Rows of a page.
     PageLimit = whole(1, u64::from(MAX_PAGE), 20).default(Some(json!(DEFAULT_PAGE)));
 
@@ -107,6 +111,13 @@ schemas! {
 
     /// A time zone by its IANA name.
     TimeZone = string("America/Sao_Paulo").format(Some(SchemaFormat::Custom("iana-time-zone".into())));
+
+    /// A share above 0 and at most 1, with up to four decimals; without an exponent.
+    AlertThreshold = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .minimum(Some(0.0001))
+        .maximum(Some(1.0))
+        .examples([json!(0.8)]);
 
     /// Any text without NUL. The bound counts bytes of UTF-8.
     Reason = without_nul(MAX_REASON_LENGTH, "invoice 1017");

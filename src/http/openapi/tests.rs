@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Description, examples::EXAMPLES};
 use crate::{
     config::HttpConfig,
-    http::{code::Code, testing::Harness},
+    http::{code::Code, jwt::Role, testing::Harness},
     quota::UserId,
 };
 use utoipa::OpenApi;
@@ -83,7 +83,11 @@ fn every_code_is_described_at_its_status() {
         let code = Code::ALL.into_iter().find(|known| known.as_str() == code).unwrap();
         responses.push((code.status().as_u16().to_string(), response));
     }
-    let mut found = HashSet::new();
+    // What an operation of a batch is refused with is no status of the batch.
+    let of_an_operation = &description["components"]["schemas"]["OperationProblem"]["allOf"][1];
+    let words = of_an_operation["properties"]["code"]["enum"].as_array().unwrap();
+    let mut found: HashSet<Code> =
+        Code::ALL.into_iter().filter(|code| words.contains(&code.as_str().into())).collect();
     for (status, response) in responses {
         let content = &response["content"]["application/problem+json"];
         let codes = &content["schema"]["allOf"][1]["properties"]["code"]["enum"];
@@ -162,6 +166,35 @@ async fn parameters_are_those_that_the_handlers_read() {
         }
     }
     assert!(asked > 5, "{asked}");
+}
+
+/// What counts for the rate of its caller says so, and nothing else does.
+#[tokio::test]
+async fn what_has_a_rate_describes_its_refusal() {
+    let rate = HttpConfig {
+        admin_calls_per_second: 1,
+        admin_burst: 1,
+        request_deadline_ms: 50,
+        ..HttpConfig::default()
+    };
+    let harness = Harness::limited(rate);
+    let description = description();
+    let mut limited = 0;
+    for (method, template, operation) in operations(&description) {
+        let path = template.replace("{id}", &UserId::generate().to_string()).replace("{rid}", "r");
+        let admin = harness.jwt(Role::Admin, template);
+        let call = async || harness.call(&method, &path, Some(&admin), "").await.code() == "rate_limited";
+        // Methods of one path share a caller, and its budget.
+        call().await;
+        let refused = call().await;
+        let says_so = &operation["responses"]["429"];
+        assert_eq!(refused, !says_so.is_null(), "{method} {template}");
+        if refused {
+            assert_eq!(says_so["headers"]["Retry-After"]["$ref"], "#/components/headers/Retry-After");
+            limited += 1;
+        }
+    }
+    assert!(limited > 8, "{limited}");
 }
 
 /// Every `$ref`, wherever it stands.
