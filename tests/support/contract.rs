@@ -4,7 +4,10 @@
 //! The service under test describes itself, at `/openapi.json`. Answers of what the description does not know (the pages,
 //! the metrics) are left alone, but for those that say that there is no such route or method.
 
-use std::sync::OnceLock;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock},
+};
 
 use jsonschema::{Draft, Validator};
 use reqwest::Method;
@@ -71,6 +74,16 @@ pub fn validator(description: &Value, schema: &Value) -> Validator {
     options.build(&schema.into()).unwrap()
 }
 
+/// By the address of their schema in [`DESCRIPTION`], which never changes: to make one takes longer than most calls.
+static VALIDATORS: Mutex<BTreeMap<usize, Arc<Validator>>> = Mutex::new(BTreeMap::new());
+
+/// As [`validator`], made once for each schema of the description.
+fn known_validator(description: &'static Value, schema: &'static Value) -> Arc<Validator> {
+    let mut known = VALIDATORS.lock().unwrap();
+    let made = known.entry(std::ptr::from_ref(schema).addr());
+    Arc::clone(made.or_insert_with(|| Arc::new(validator(description, schema))))
+}
+
 /// Headers that mean something to callers; where one is sent it is described.
 const HEADERS: [&str; 7] = [
     "etag",
@@ -105,7 +118,7 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
         (content, media_type) => {
             let content = &content[media_type.unwrap_or_default()];
             assert!(content.is_object(), "{about}: {media_type:?} is not described");
-            let faults: Vec<String> = validator(description, &content["schema"])
+            let faults: Vec<String> = known_validator(description, &content["schema"])
                 .iter_errors(&answer.body)
                 .map(|fault| format!("{}: {fault}", fault.instance_path()))
                 .collect();
