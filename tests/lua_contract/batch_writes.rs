@@ -26,7 +26,8 @@ fn kinds() -> Vec<Operation> {
         settle_unknown_usage(1),
         debit(1, 20),
         release(1),
-        extend(1, 40).ttl(90_000),
+        // Shorter than what is left: a longer one would count from each call's own time, and so differ.
+        extend(1, 40).ttl(1),
         extend(1, 30).second(7),
         expire(1),
     ]
@@ -85,6 +86,14 @@ contract! {
                 }
             }
         }
+    }
+
+    fn an_extension_in_the_call_of_its_reserve_moves_its_expiry(p) {
+        p.grant(100, 0).await;
+        assert_eq!(p.statuses(&[reserve(1, 30), extend(1, 40).ttl(90_000)]).await, [Ok, Ok]);
+        let record = p.record(user(0), &rid(1)).await.unwrap();
+        assert_eq!(record.expires_at_ms - record.reserved_at_ms, 90_000);
+        assert_eq!((record.lines[0].amount, p.index().await.len()), (40, 1));
     }
 
     fn a_denial_after_a_settle_counts_what_it_charged(p) {
