@@ -76,5 +76,17 @@ pub async fn fill_redis(stack: &Stack, count: u64) -> Result<(), AnyError> {
         }
         pipe.query_async::<()>(&mut connection).await?;
     }
-    Ok(())
+    wait_for_rewrite(&mut connection).await
+}
+
+/// So many new keys make Redis rewrite its file, which takes a core for a while and is no part of any figure.
+async fn wait_for_rewrite(connection: &mut redis::aio::MultiplexedConnection) -> Result<(), AnyError> {
+    loop {
+        let info: String = redis::cmd("INFO").arg("persistence").query_async(connection).await?;
+        let is_at_rest = ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0", "rdb_bgsave_in_progress:0"];
+        if is_at_rest.iter().all(|field| info.contains(field)) {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
 }

@@ -16,9 +16,10 @@ const RESERVE: &str = r#"local id = "b-" .. salt .. "-" .. number
   return post(user(number) .. "/reservations", '{"id":"' .. id .. '","tokens":1,"model":"gpt-5"}')"#;
 const SETTLE: &str = r#"local id = "b-" .. salt .. "-" .. number
   return post(user(number) .. "/reservations/" .. id .. "/settle", '{"tokens":1}')"#;
-/// Settles what was reserved 128 calls before: it has been answered by then.
+/// Settles what was reserved 128 calls before: it has been answered by then. wrk makes the first request and does not
+/// send it.
 const BOTH: &str = r#"local n = math.floor((number + 1) / 2)
-  if number % 2 == 1 or n <= 128 then
+  if number % 2 == 1 or n <= 129 then
     local id = "b-" .. salt .. "-" .. number
     return post(user(n) .. "/reservations", '{"id":"' .. id .. '","tokens":1,"model":"gpt-5"}')
   end
