@@ -12,7 +12,7 @@ use cota::{
     ledger::{
         keys::Keys,
         scripts::{self, Script},
-        wire::{Operation, Verb, fingerprint},
+        wire::{Head, Operation, Verb, apply, fingerprint},
     },
     quota::{BudgetId, Line, Model, PartitionId, Partitions, ReservationId, UserId},
 };
@@ -49,10 +49,6 @@ fn names(count: usize, accounts: usize) -> Vec<Name> {
         (account(rand::random_range(0..accounts)), id)
     };
     (0..count).map(name).collect()
-}
-
-fn text(n: impl ToString) -> Vec<u8> {
-    n.to_string().into_bytes()
 }
 
 impl Bench {
@@ -106,17 +102,17 @@ impl Bench {
 
     /// One `apply` call.
     fn apply(&self, operations: &[Operation]) -> Pipeline {
-        let mut keys = vec![self.keys.meta(), self.keys.expiry(), self.keys.outbox()];
-        let nonce = rand::random::<u64>() >> 2;
-        let mut args: Vec<Vec<u8>> = vec![text(1), text(0), text(RUN_ID), text(nonce), text(0)];
-        args.extend([1_800_000, 86_400_000, 86_400_000].map(text));
-        for operation in operations {
-            keys.push(self.keys.record(operation.user, &operation.id));
-            keys.extend(operation.lines.iter().map(|line| self.keys.budget(line.budget)));
-            args.push(operation.encode());
-        }
+        let head = Head {
+            epoch: 1,
+            high_water: 0,
+            run_id: RUN_ID,
+            nonce: rand::random::<u64>() >> 2,
+            full: false,
+            retention_ms: 1_800_000,
+            expired_retention_ms: 86_400_000,
+        };
         let mut pipe = Pipeline::new();
-        evalsha(&mut pipe, &scripts::APPLY, &keys, &args);
+        pipe.add_command(apply(&self.keys, head, operations.iter()));
         pipe
     }
 

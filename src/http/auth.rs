@@ -102,7 +102,7 @@ impl<R: Rule + Send> FromRequestParts<Api> for For<R> {
     }
 }
 
-/// A caller that the rule admits for any user at all, on routes whose users stand in the body. Its call runs until
+/// A caller that the rule admits for any user at all, on routes that name no user in their path. Its call runs until
 /// this is dropped.
 pub struct ForAny<R> {
     pub caller: Principal,
@@ -123,22 +123,8 @@ impl<R: Rule + Send> FromRequestParts<Api> for ForAny<R> {
     }
 }
 
-/// An admin, on routes about no single user. Its call runs until this is dropped.
-pub struct Admin {
-    _flight: Flight,
-}
-
-impl FromRequestParts<Api> for Admin {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let (principal, flight) = enter(parts, api, false).await?;
-        match principal.role {
-            Role::Admin => Ok(Self { _flight: flight }),
-            Role::User | Role::Gateway => Err(Code::Forbidden.into()),
-        }
-    }
-}
+/// An admin, on routes about no single user.
+pub type Admin = ForAny<AdminOnly>;
 
 /// The reservation id in the path.
 pub struct PathReservation(pub ReservationId);

@@ -59,7 +59,7 @@ pub fn decode_kind(number: u8) -> Result<Kind, Malformed> {
     }
 }
 
-/// Reads an entry as `book` in `lua/apply/operation.lua` packs it.
+/// Reads an entry as `book` in `lua/apply/write.lua` packs it.
 ///
 /// # Errors
 /// [`Malformed`]: the entry stays in the outbox, for a version that knows its format.
