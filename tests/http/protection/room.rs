@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{service::Service, world::until};
+use crate::support::service::Service;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_there_is_no_room_reserves_are_refused_and_settles_are_served() {
@@ -21,7 +21,7 @@ async fn when_there_is_no_room_reserves_are_refused_and_settles_are_served() {
     let body = r#"{"id":"x","tokens":1}"#;
     let head = format!(
         "POST /v1/users/{user}/reservations HTTP/1.1\r\nhost: cota\r\nauthorization: Bearer {}\r\n\
-         content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+         content-type: application/json\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
         service.gateway_jwt(),
         body.len()
     );
@@ -30,9 +30,12 @@ async fn when_there_is_no_room_reserves_are_refused_and_settles_are_served() {
     for _ in 0..6 {
         let mut stream = TcpStream::connect(service.http).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
+        // Asked for its body: it is in.
+        let mut asked = [0; 25];
+        stream.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
         waiting.push(stream);
     }
-    until("there is no room", async || service.reserve(user, "held", 10).await.status == 503).await;
     let refused = service.reserve(user, "y", 10).await.problem(503, "overloaded");
     assert_eq!(refused["outcome"], "none");
     service.get(&format!("/v1/users/{user}/tokens")).await.problem(503, "overloaded");
