@@ -222,8 +222,8 @@ pub fn redis_session(outcome: &'static str) {
     metrics::counter!(SESSIONS, "outcome" => outcome).increment(1);
 }
 
-pub fn cold_load(outcome: &'static str) {
-    metrics::counter!(LOADS, "outcome" => outcome).increment(1);
+pub fn cold_loads(outcome: &'static str, accounts: u64) {
+    metrics::counter!(LOADS, "outcome" => outcome).increment(accounts);
 }
 
 pub fn grant_push(outcome: &'static str) {

@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Outcome, Refusal,
+    cold::{ColdLoads, Loading},
     gate::Pass,
     job::{Reason, Verdict},
     lane::Lane,
-    loader::{Loader, Loading},
+    loader::Loader,
     policy::Policies,
     session::SharedSession,
     shard::{Shard, Shards},
@@ -31,6 +32,7 @@ pub struct Calls {
     lanes: Arc<[Lane]>,
     shards: Arc<Shards>,
     loader: Loader,
+    cold: ColdLoads,
     policies: Policies,
     redis: Arc<SharedSession>,
 }
@@ -60,13 +62,11 @@ pub struct Attempt {
     deadline: Instant,
     /// A try may have run.
     pub unknown: bool,
-    /// When the account was first found cold.
-    cold_since: Option<Instant>,
 }
 
 impl Attempt {
     pub fn new(operation: Arc<Operation>, deadline: Instant) -> Self {
-        Self { operation, deadline, unknown: false, cold_since: None }
+        Self { operation, deadline, unknown: false }
     }
 
     pub fn unavailable(&self) -> Refusal {
@@ -75,16 +75,23 @@ impl Attempt {
 }
 
 impl Calls {
-    pub fn new(lanes: Vec<Lane>, shards: Arc<Shards>, loader: Loader, redis: Arc<SharedSession>) -> Self {
-        Self { lanes: lanes.into(), shards, loader, policies: Policies::new(), redis }
+    pub fn new(
+        lanes: Vec<Lane>,
+        shards: Arc<Shards>,
+        loader: Loader,
+        cold: ColdLoads,
+        redis: Arc<SharedSession>,
+    ) -> Self {
+        Self { lanes: lanes.into(), shards, loader, cold, policies: Policies::new(), redis }
     }
 
     pub fn shards(&self) -> &Shards {
         &self.shards
     }
 
-    pub fn loader(&self) -> &Loader {
-        &self.loader
+    /// For accounts that Redis does not have.
+    pub fn cold(&self) -> &ColdLoads {
+        &self.cold
     }
 
     /// The connection for everything that is not on the hot path.
@@ -170,9 +177,7 @@ impl Calls {
         let deadline = attempt.deadline;
         let resolved = match answer.status {
             Status::Cold => {
-                let since = *attempt.cold_since.get_or_insert_with(Instant::now);
-                match timeout_at(deadline, self.loader.load(shard, pass, attempt.operation.user, since)).await
-                {
+                match timeout_at(deadline, self.cold.load(shard, pass, attempt.operation.user)).await {
                     Ok(Loading::UnknownUser) => return Next::Refuse(Refusal::UserNotFound),
                     Ok(Loading::Loaded) => true,
                     Ok(Loading::Busy) | Err(_) => false,

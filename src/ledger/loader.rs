@@ -1,14 +1,13 @@
-//! From Postgres to Redis: cold accounts are loaded, changed ones are synced.
+//! From Postgres to Redis: the states of accounts.
 //!
 //! Grants, policy versions and suspensions go as versioned *state*, never as increments: any number of replicas may
-//! push the same version, and it counts once. What is spent goes the other way only (see the flusher); a load takes
-//! it from the ledger, where a cold account's spend is complete: an account is cold only when its partition was
+//! push the same version, and it counts once. What is spent goes the other way only (see the flusher); a load (`cold`)
+//! takes it from the ledger, where a cold account's spend is complete: an account is cold only when its partition was
 //! opened after a drained outbox and nothing has touched it since.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use redis::Value;
-use tokio::time::Instant;
 
 use super::{
     gate::{Doubt, Pass},
@@ -19,21 +18,8 @@ use super::{
 use crate::{
     metrics,
     quota::{BudgetId, UserId},
-    store::{self, BudgetState, Store},
+    store::{BudgetState, Loaded, Store},
 };
-
-/// How long an account may stay cold after Redis was given it: another replica may be between note and load.
-const LOSS_AFTER: Duration = Duration::from_secs(1);
-
-/// What came of a load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loading {
-    /// Redis has it; run the operation again.
-    Loaded,
-    /// Not now; try again.
-    Busy,
-    UnknownUser,
-}
 
 /// What came of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +57,14 @@ fn state_args(state: &BudgetState) -> [Vec<u8>; 4] {
     ]
 }
 
+/// The arguments of `load` under a gate.
+pub fn load_args(pass: &Pass, account: &Loaded) -> Vec<Vec<u8>> {
+    let mut args = head_args(pass);
+    args.extend(state_args(&account.state));
+    args.push(number(account.spent));
+    args
+}
+
 impl Loader {
     pub fn new(redis: Arc<SharedSession>, store: Store) -> Self {
         Self { redis, store }
@@ -81,51 +75,9 @@ impl Loader {
         self.store.budget_state(user).await.ok().flatten()
     }
 
-    /// Gives Redis an account it does not have. `cold_since` is when this operation first found it cold: an account
-    /// that stays cold for a second although Redis was given it in this epoch has been lost, and its partition must
-    /// recover.
-    pub async fn load(&self, shard: &Shard, pass: &Pass, user: UserId, cold_since: Instant) -> Loading {
-        let loaded = match self.store.load_snapshot(shard.id, pass.epoch, user).await {
-            Ok(store::Loading::Loaded(loaded)) => loaded,
-            Ok(store::Loading::Busy) => return Loading::Busy,
-            Ok(store::Loading::UnknownUser) => return Loading::UnknownUser,
-            Err(error) => {
-                tracing::warn!(%error, "a cold account cannot be loaded");
-                return Loading::Busy;
-            }
-        };
-        if loaded.already_loaded {
-            return self.loaded_before(shard, pass, cold_since);
-        }
-        let mut args = head_args(pass);
-        args.extend(state_args(&loaded.state));
-        args.push(number(loaded.spent));
-        let keys = [shard.keys.meta(), shard.keys.budget(BudgetId::Balance(user))];
-        let reply = self.redis.call_on(Some(&pass.run_id), &scripts::LOAD, &keys, &args).await;
-        if self.admitted(shard, pass, reply.map(|reply| reply.value)).is_none() {
-            return Loading::Busy;
-        }
-        metrics::cold_load("loaded");
-        self.sync_if_moved(shard, &loaded.state).await;
-        Loading::Loaded
-    }
-
-    fn loaded_before(&self, shard: &Shard, pass: &Pass, cold_since: Instant) -> Loading {
-        if cold_since.elapsed() >= LOSS_AFTER {
-            metrics::cold_load("lost");
-            tracing::error!(partition = shard.id.0, "Redis has lost an account it was given");
-            shard.gate.doubt(pass, Doubt::Lost);
-        }
-        Loading::Busy
-    }
-
-    /// A grant between snapshot and load is pushed here, since the pusher may have found the account absent.
-    async fn sync_if_moved(&self, shard: &Shard, loaded: &BudgetState) {
-        if let Some(state) = self.state(loaded.user).await
-            && state.version != loaded.version
-        {
-            self.push(shard, &state).await;
-        }
+    /// The connection that loads and pushes share.
+    pub fn redis(&self) -> &SharedSession {
+        &self.redis
     }
 
     /// Pushes one account's state.
@@ -135,7 +87,7 @@ impl Loader {
         args.extend(state_args(state));
         let keys = [shard.keys.meta(), shard.keys.budget(BudgetId::Balance(state.user))];
         let reply = self.redis.call_on(Some(&pass.run_id), &scripts::SYNC, &keys, &args).await;
-        match self.admitted(shard, &pass, reply.map(|reply| reply.value)) {
+        match reply.ok().and_then(|reply| self.admitted(shard, &pass, reply.value)) {
             Some(1 | 2) => {
                 metrics::grant_push("done");
                 Push::Done
@@ -152,13 +104,8 @@ impl Loader {
     }
 
     /// The third field of a reply `{0, sq, n}` that still counts under the gate.
-    fn admitted(
-        &self,
-        shard: &Shard,
-        pass: &Pass,
-        reply: Result<Value, super::session::CallError>,
-    ) -> Option<i64> {
-        let Ok(Value::Array(fields)) = reply else { return None };
+    pub fn admitted(&self, shard: &Shard, pass: &Pass, reply: Value) -> Option<i64> {
+        let Value::Array(fields) = reply else { return None };
         match fields.as_slice() {
             [Value::Int(0), Value::Int(sequence), Value::Int(n)] => {
                 shard.gate.admit(pass, sequence.unsigned_abs(), Vec::new()).then_some(*n)

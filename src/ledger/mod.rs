@@ -8,13 +8,14 @@
 //! | `lane`, `batch`, `job`, `waiting` | from many callers to one pipeline of `apply` calls, and back |
 //! | `gate`, `ring`, `shard` | which life of a partition this replica serves; what it witnessed |
 //! | `keeper`, `recovery`, `witness` | what happens when Redis restarts, forgets or goes back |
-//! | `loader`, `pusher`, `policy` | from Postgres to Redis: cold accounts, grants, policy versions |
+//! | `cold`, `loader`, `pusher`, `policy` | from Postgres to Redis: cold accounts, grants, policy versions |
 //! | `sweeper`, `lookup`, `outbox` | expiry; Postgres's answer for ids Redis has forgotten; the flusher's source |
 //! | `session`, `scripts`, `keys`, `wire` | the connection, the scripts, the key names, the packed layouts |
 
 mod batch;
 mod calls;
 mod chain;
+mod cold;
 mod gate;
 mod job;
 mod keeper;

@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     Account, Ledger, Outcome, Refusal,
     calls::{Definite, RETRY_PAUSE},
+    cold::Loading,
     gate::Pass,
     keys::parse_member,
-    loader::{Loading, doubt, head_args},
+    loader::{doubt, head_args},
     lookup::{self, Found},
     scripts,
     shard::Shard,
@@ -135,15 +136,13 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Definite, Refusal> {
         let shard = self.calls.shards().of(user);
-        let mut cold_since = None;
         loop {
             let pass = shard.gate.wait_open(deadline).await.ok_or(UNAVAILABLE)?;
             let again = match timeout_at(deadline, self.peek(shard, pass, user, id)).await {
                 Err(_) => return Err(UNAVAILABLE),
                 Ok(None) => false,
                 Ok(Some(definite)) if definite.answer.status == Status::Cold => {
-                    let since = *cold_since.get_or_insert_with(Instant::now);
-                    let load = self.calls.loader().load(shard, &definite.pass, user, since);
+                    let load = self.calls.cold().load(shard, &definite.pass, user);
                     match timeout_at(deadline, load).await {
                         Ok(Loading::UnknownUser) => return Err(Refusal::UserNotFound),
                         Ok(Loading::Loaded) => true,

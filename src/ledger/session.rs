@@ -287,6 +287,23 @@ impl SharedSession {
         self.send(run_id, &pipe).await
     }
 
+    /// Runs one script many times in one pipeline, on the server with this run id; the replies in order.
+    ///
+    /// # Errors
+    /// When any of the calls failed; then some may have run.
+    pub async fn call_each_on<const N: usize>(
+        &self,
+        run_id: &str,
+        script: &Script,
+        calls: impl Iterator<Item = ([Vec<u8>; N], Vec<Vec<u8>>)>,
+    ) -> Result<Vec<Value>, CallError> {
+        let mut pipe = Pipeline::new();
+        for (keys, args) in calls {
+            evalsha(&mut pipe, script, &keys, &args);
+        }
+        self.send_all(Some(run_id), &pipe).await.map(|(_, values)| values)
+    }
+
     /// One plain command.
     pub async fn command(&self, name: &str, args: &[&[u8]]) -> Result<Reply, CallError> {
         let mut pipe = Pipeline::new();
@@ -336,13 +353,24 @@ impl SharedSession {
     }
 
     async fn send(&self, run_id: Option<&str>, pipe: &Pipeline) -> Result<Reply, CallError> {
+        let (run_id, mut values) = self.send_all(run_id, pipe).await?;
+        Ok(Reply { run_id, value: values.pop().unwrap_or(Value::Nil) })
+    }
+
+    /// The server that answered, and its replies in order. A call that was refused refuses them all.
+    async fn send_all(
+        &self,
+        run_id: Option<&str>,
+        pipe: &Pipeline,
+    ) -> Result<(Arc<str>, Vec<Value>), CallError> {
         let (mut link, number) = self.link().await?;
         if run_id.is_some_and(|wanted| wanted != &**link.run_id()) {
             return Err(CallError::NotRun("connected to another Redis server".into()));
         }
         for _ in 0..3 {
-            match link.send(pipe.clone()).await.map(|mut replies| replies.pop().unwrap_or(Ok(Value::Nil))) {
-                Ok(Ok(value)) => return Ok(Reply { run_id: Arc::clone(link.run_id()), value }),
+            match link.send(pipe.clone()).await.map(|replies| replies.into_iter().collect::<RedisResult<_>>())
+            {
+                Ok(Ok(values)) => return Ok((Arc::clone(link.run_id()), values)),
                 Ok(Err(e)) if is_no_script(&e) => link.load_scripts().await?,
                 Ok(Err(e)) => {
                     if leads_nowhere(&e) {

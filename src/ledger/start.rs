@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     calls::Calls,
+    cold::{ColdLoadTask, ColdLoads},
     keeper::Keeper,
     lane::{Lane, LaneTask},
     loader::Loader,
@@ -36,6 +37,7 @@ pub struct Ledger {
 /// What runs behind a ledger.
 pub struct Background {
     lanes: Vec<LaneTask>,
+    cold: ColdLoadTask,
     keeper: Arc<Keeper>,
     sweeper: Sweeper,
     witness: WitnessTask,
@@ -62,7 +64,8 @@ impl Ledger {
         let loader = Loader::new(Arc::clone(&redis), store.clone());
         let lanes = (0..config.ledger.lanes).map(|_| Lane::new(&config.ledger, sessions.clone(), &shards));
         let (lanes, lane_tasks): (Vec<_>, Vec<_>) = lanes.unzip();
-        let calls = Calls::new(lanes, Arc::clone(&shards), loader.clone(), Arc::clone(&redis));
+        let (cold, cold_task) = ColdLoads::new(Arc::clone(&shards), store.clone(), loader.clone());
+        let calls = Calls::new(lanes, Arc::clone(&shards), loader.clone(), cold, Arc::clone(&redis));
         // Its own connection: large readings must not hold up balances.
         let outbox = Outbox::new(Arc::new(SharedSession::new(sessions)), Arc::clone(&shards), &config.ledger);
         let pusher = Pusher { shards: Arc::clone(&shards), store: store.clone(), loader };
@@ -78,6 +81,7 @@ impl Ledger {
         });
         let background = Background {
             lanes: lane_tasks,
+            cold: cold_task,
             keeper,
             sweeper: Sweeper { calls: calls.clone(), interval: millis(config.ledger.sweep_interval_ms) },
             witness: WitnessTask { calls: calls.clone(), store: store.clone() },
@@ -130,10 +134,12 @@ impl Ledger {
 impl Background {
     /// Starts every task. They belong to the returned handle and end with [`Running::stop`].
     pub fn start(self) -> Running {
-        let Self { lanes, keeper, sweeper, witness, pusher, config, tasks, stop_work, stop_lanes } = self;
+        let Self { lanes, cold, keeper, sweeper, witness, pusher, config, tasks, stop_work, stop_lanes } =
+            self;
         for lane in lanes {
             tasks.spawn(lane.run(stop_lanes.clone()));
         }
+        tasks.spawn(cold.run(stop_work.clone()));
         tasks.spawn(keeper.run(stop_work.clone(), tasks.clone()));
         tasks.spawn(sweeper.run(stop_work.clone()));
         tasks.spawn(witness.run(stop_work.clone()));

@@ -6,6 +6,7 @@
 mod amount;
 mod balance;
 mod budget;
+mod event;
 mod id;
 mod partition;
 mod request;
@@ -17,6 +18,7 @@ mod transaction;
 pub use amount::{AmountError, MAX_OPERATION_TOKENS, MAX_TOTAL_TOKENS, Tokens};
 pub use balance::Balance;
 pub use budget::{BudgetId, Line, ShortBudget};
+pub use event::EventKind;
 pub use id::{IdError, MAX_RESERVATION_ID_LENGTH, ReservationId, UserId};
 pub use partition::{PartitionId, Partitions};
 pub use request::{Ask, Charge, Debit, Extend, Reserve, Settle, Usage};

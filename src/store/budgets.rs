@@ -16,13 +16,15 @@
 //!   `spent`, by then perhaps too old or already counted, has no effect.
 //! - A load that crosses a recovery is refused by Redis as well: its epoch is over.
 //!
-//! `loaded_epoch` is committed *before* the state goes to Redis: an account that Postgres knows as handed over and
-//! Redis does not have, still so after a while, was lost.
+//! `loaded_epoch` and `loaded_at` are committed *before* the state goes to Redis: an account that Postgres knows as
+//! handed over and Redis does not have, still so after a while, was lost.
+
+use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{MAX_ATTEMPTS, PartitionState, Store, StoreError, UserStatus, raw_ids, signed, unsigned};
+use super::{PartitionState, Store, StoreError, UserStatus, raw_ids, signed, unsigned};
 use crate::quota::{PartitionId, UserId};
 
 /// What Redis must know of an account besides its spend.
@@ -43,17 +45,9 @@ pub struct Loaded {
     pub state: BudgetState,
     /// Tokens spent, all of them in the ledger.
     pub spent: u64,
-    /// It had been handed to Redis in this epoch before. If Redis still does not have it after a second of trying,
-    /// it was lost.
-    pub already_loaded: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loading {
-    Loaded(Loaded),
-    /// The partition is not open in that epoch, or too much is going on with the account: try again.
-    Busy,
-    UnknownUser,
+    /// How long ago it was handed to Redis in this epoch, if it was: then this `spent` must not go there. If Redis
+    /// still does not have it after a while, it was lost.
+    pub handed_over: Option<Duration>,
 }
 
 struct StateRow {
@@ -86,15 +80,20 @@ struct LoadRow {
     policy_version: i64,
     status: String,
     loaded_epoch: i64,
+    loaded_for_seconds: Option<f64>,
 }
 
 impl LoadRow {
     fn loaded(self, epoch: u64) -> Result<Loaded, StoreError> {
         let spent = unsigned(self.used_tokens)?;
-        let already_loaded = unsigned(self.loaded_epoch)? >= epoch;
+        // When it is not known, it was before that was noted.
+        let age = self
+            .loaded_for_seconds
+            .map_or(Duration::MAX, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        let handed_over = (unsigned(self.loaded_epoch)? >= epoch).then_some(age);
         let Self { id, total_tokens, version, policy_version, status, .. } = self;
         let state = StateRow { id, total_tokens, version, policy_version, status }.try_into()?;
-        Ok(Loaded { state, spent, already_loaded })
+        Ok(Loaded { state, spent, handed_over })
     }
 }
 
@@ -115,35 +114,37 @@ impl Store {
         .transpose()
     }
 
-    /// Takes one cold account for Redis and notes that it is handed over in `epoch`.
-    pub async fn load_snapshot(
+    /// Takes cold accounts for Redis and notes that they are handed over in `epoch`. `None` when the partition is not
+    /// open in it; unknown users are left out.
+    pub async fn load_cold(
         &self,
         partition: PartitionId,
         epoch: u64,
-        user: UserId,
-    ) -> Result<Loading, StoreError> {
-        for _ in 0..MAX_ATTEMPTS {
-            match self
-                .run(async |mut connection| load_once(&mut connection, partition, epoch, user).await)
-                .await
-            {
-                // A grant or a flush changed the row since the snapshot: look again.
-                Err(StoreError::Contended(_)) => {}
-                result => return result,
-            }
-        }
-        Ok(Loading::Busy)
+        users: &[UserId],
+    ) -> Result<Option<Vec<Loaded>>, StoreError> {
+        self.load(partition, epoch, PartitionState::Open, users).await
     }
 
     /// Takes the accounts that carried-over reservations hold, during the recovery of `epoch`. `None` when that
-    /// recovery is over or another one runs. Unknown users are left out.
+    /// recovery is over or another one runs; unknown users are left out.
     pub async fn load_for_recovery(
         &self,
         partition: PartitionId,
         epoch: u64,
         users: &[UserId],
     ) -> Result<Option<Vec<Loaded>>, StoreError> {
-        self.run(async |mut connection| load_many(&mut connection, partition, epoch, users).await).await
+        self.load(partition, epoch, PartitionState::Recovering, users).await
+    }
+
+    async fn load(
+        &self,
+        partition: PartitionId,
+        epoch: u64,
+        state: PartitionState,
+        users: &[UserId],
+    ) -> Result<Option<Vec<Loaded>>, StoreError> {
+        self.run(async |mut connection| load_many(&mut connection, partition, epoch, state, users).await)
+            .await
     }
 
     /// Accounts whose state Redis is not known to have, at most `limit`.
@@ -221,72 +222,31 @@ impl Store {
     }
 }
 
-async fn load_once(
-    connection: &mut PgConnection,
-    partition: PartitionId,
-    epoch: u64,
-    user: UserId,
-) -> Result<Loading, StoreError> {
-    let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
-    let open = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM partitions WHERE id = $1 AND epoch = $2 AND state = $3) AS "open!""#,
-        partition.0 as i16,
-        signed(epoch),
-        PartitionState::Open.as_str(),
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
-    if !open {
-        return Ok(Loading::Busy);
-    }
-    let row = sqlx::query_as!(
-        LoadRow,
-        "SELECT id, total_tokens, used_tokens, version, policy_version, status, loaded_epoch
-         FROM user_accounts WHERE id = $1",
-        user.0,
-    )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(row) = row else { return Ok(Loading::UnknownUser) };
-    let loaded = row.loaded(epoch)?;
-    if !loaded.already_loaded {
-        sqlx::query!("UPDATE user_accounts SET loaded_epoch = $2 WHERE id = $1", user.0, signed(epoch))
-            .execute(&mut *transaction)
-            .await?;
-    }
-    transaction.commit().await.map_err(StoreError::from_commit)?;
-    Ok(Loading::Loaded(loaded))
-}
-
+/// The partition's state is read before the accounts are: what was booked before it became so is in their rows. In a
+/// recovery its row is held to the end, so that no other one begins meanwhile; an open one belongs to the flusher,
+/// which does not wait, and Redis refuses a load whose epoch has ended since.
 async fn load_many(
     connection: &mut PgConnection,
     partition: PartitionId,
     epoch: u64,
+    state: PartitionState,
     users: &[UserId],
 ) -> Result<Option<Vec<Loaded>>, StoreError> {
     let mut transaction = connection.begin().await?;
-    // Held to the end: no other recovery can begin meanwhile.
-    let ours = sqlx::query_scalar!(
-        "SELECT id FROM partitions WHERE id = $1 AND epoch = $2 AND state = $3 FOR SHARE",
-        partition.0 as i16,
-        signed(epoch),
-        PartitionState::Recovering.as_str(),
-    )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    if ours.is_none() {
+    if !is_in(&mut transaction, partition, epoch, state).await? {
         return Ok(None);
     }
     let rows = sqlx::query_as!(
         LoadRow,
-        "SELECT id, total_tokens, used_tokens, version, policy_version, status, loaded_epoch
-         FROM user_accounts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
+        r#"SELECT id, total_tokens, used_tokens, version, policy_version, status, loaded_epoch,
+                  extract(epoch FROM now() - loaded_at)::float8 AS loaded_for_seconds
+           FROM user_accounts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"#,
         &raw_ids(users),
     )
     .fetch_all(&mut *transaction)
     .await?;
     sqlx::query!(
-        "UPDATE user_accounts SET loaded_epoch = $2 WHERE id = ANY($1) AND loaded_epoch < $2",
+        "UPDATE user_accounts SET loaded_epoch = $2, loaded_at = now() WHERE id = ANY($1) AND loaded_epoch < $2",
         &raw_ids(users),
         signed(epoch),
     )
@@ -294,4 +254,33 @@ async fn load_many(
     .await?;
     transaction.commit().await.map_err(StoreError::from_commit)?;
     rows.into_iter().map(|row| row.loaded(epoch)).collect::<Result<_, _>>().map(Some)
+}
+
+async fn is_in(
+    connection: &mut PgConnection,
+    partition: PartitionId,
+    epoch: u64,
+    state: PartitionState,
+) -> Result<bool, sqlx::Error> {
+    let (id, epoch) = (partition.0 as i16, signed(epoch));
+    let found =
+        match state {
+            PartitionState::Open => {
+                sqlx::query_scalar!(
+                    "SELECT id FROM partitions WHERE id = $1 AND epoch = $2 AND state = 'open'",
+                    id,
+                    epoch
+                )
+                .fetch_optional(connection)
+                .await?
+            }
+            PartitionState::Recovering => sqlx::query_scalar!(
+                "SELECT id FROM partitions WHERE id = $1 AND epoch = $2 AND state = 'recovering' FOR SHARE",
+                id,
+                epoch
+            )
+            .fetch_optional(connection)
+            .await?,
+        };
+    Ok(found.is_some())
 }

@@ -4,8 +4,12 @@ use jiff::Timestamp;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{MAX_ATTEMPTS, Store, StoreError, User, users::select_user};
-use crate::quota::{MAX_OPERATION_TOKENS, MAX_TOTAL_TOKENS, UserId};
+use super::{
+    MAX_ATTEMPTS, Store, StoreError, User,
+    events::{self, NewEvent},
+    users::select_user,
+};
+use crate::quota::{EventKind, MAX_OPERATION_TOKENS, MAX_TOTAL_TOKENS, UserId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -163,9 +167,18 @@ async fn credit_once(
         return Ok(CreditOutcome::OutOfRange);
     }
     let grant = insert(&mut transaction, user, credit).await?;
+    events::append(&mut transaction, &[granted(&grant, total)]).await?;
     let user = account(&mut transaction, user).await?;
     transaction.commit().await.map_err(StoreError::from_commit)?;
     Ok(CreditOutcome::Granted { grant, user })
+}
+
+/// The event of a grant that left the account with `total`.
+fn granted(grant: &Grant, total: i64) -> NewEvent {
+    let data = serde_json::json!({
+        "grant_id": grant.id, "kind": grant.kind.as_str(), "tokens": grant.tokens, "total": total,
+    });
+    NewEvent { user: grant.user, kind: EventKind::CreditGranted, data }
 }
 
 fn may_grant(credit: &Credit) -> bool {

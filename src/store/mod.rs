@@ -11,6 +11,7 @@ mod booking;
 mod budgets;
 mod dead_letters;
 mod error;
+mod events;
 mod grants;
 mod lease;
 mod partitions;
@@ -29,9 +30,10 @@ use sqlx::{
 };
 
 pub use booking::{Booked, Booker, Booking};
-pub use budgets::{BudgetState, Loaded, Loading};
+pub use budgets::{BudgetState, Loaded};
 pub use dead_letters::{DeadLetter, DeadReason};
 pub use error::{SchemaError, StoreError};
+pub use events::{Event, NewEvent};
 pub use grants::{Credit, CreditOutcome, Grant, GrantKind};
 pub use partitions::{PartitionRow, PartitionState};
 pub use profiles::{Expected, ProfileChange, Update};
@@ -160,7 +162,7 @@ mod tests {
             let user = UserId::generate();
             let partition = crate::quota::PartitionId(0);
             store.book(partition, 1, Booker::Flusher { run_id: "run" }, &[], 0).await?;
-            store.load_snapshot(partition, 1, user).await?;
+            store.load_cold(partition, 1, &[user]).await?;
             store.users(None, 1, UserFilter::default()).await?;
             store.booked(partition, &[]).await?;
             store.try_lock_recovery(partition).await?;

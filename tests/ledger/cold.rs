@@ -1,6 +1,10 @@
 //! Accounts Redis does not know.
 
+use std::time::Duration;
+
 use cota::{ledger::Refusal, quota::UserId};
+use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use crate::support::world::{World, deadline, until};
 
@@ -34,11 +38,31 @@ async fn an_account_that_redis_lost_is_never_a_new_one_with_full_quota() {
     world.debit(user, "d", 50).await.unwrap();
     let mut redis = world.redis_connection().await;
     let key = world.keys(user).budget(cota::quota::BudgetId::Balance(user));
+    // Handed over long ago: nobody can be carrying it any more.
+    world.sql("UPDATE user_accounts SET loaded_at = loaded_at - interval '1 hour'").await;
     let () = redis::cmd("DEL").arg(key).query_async(&mut redis).await.unwrap();
     until("the loss is noticed and repaired", async || {
         world.ledger().account(user, deadline()).await.is_ok_and(|account| account.balance.used == 50)
     })
     .await;
     assert_eq!(world.balance(user).await, (20, 30, 50));
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_whose_first_caller_left_while_it_was_loaded_is_not_taken_for_a_lost_one() {
+    let world = World::start(2).await;
+    let users = join_all((0..300).map(|_| world.user(100))).await;
+    let epoch = world.epoch(users[0]).await;
+    // They leave at every moment of a load.
+    let hurried = users.iter().enumerate().map(|(n, user)| {
+        let (ledger, leaves) = (world.ledger_at(n), Instant::now() + Duration::from_micros(100 * n as u64));
+        async move { ledger.account(*user, leaves).await }
+    });
+    join_all(hurried).await;
+    for balance in join_all(users.iter().map(|user| world.balance(*user))).await {
+        assert_eq!(balance, (100, 0, 0));
+    }
+    assert_eq!(world.epoch(users[0]).await, epoch, "nothing was lost, so nothing had to recover");
     world.check().await;
 }

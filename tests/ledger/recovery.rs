@@ -17,20 +17,15 @@ async fn flush_redis(world: &World) {
 
 /// Waits until the partition of a user has left this epoch behind and serves again.
 async fn next_epoch(world: &World, user: UserId, before: u64) {
-    until("the partition has recovered", async || epoch(world, user).await > before).await;
+    until("the partition has recovered", async || world.epoch(user).await > before).await;
     world.all_open().await;
-}
-
-async fn epoch(world: &World, user: UserId) -> u64 {
-    let rows = world.store.partitions().await.unwrap();
-    rows.into_iter().find(|row| row.id == world.partitions.of(user)).unwrap().epoch
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_deployment_opens_by_itself() {
     let world = World::start(1).await;
     let user = world.user(1).await;
-    assert_eq!(epoch(&world, user).await, 1);
+    assert_eq!(world.epoch(user).await, 1);
     let mut redis = world.redis_connection().await;
     let recovered: Option<String> =
         redis::cmd("HGET").arg(world.keys(user).meta()).arg("ra").query_async(&mut redis).await.unwrap();
@@ -47,7 +42,7 @@ async fn a_second_start_on_the_same_redis_just_goes_on() {
     replica.stop().await;
     world.add_replica();
     world.all_open().await;
-    assert_eq!(epoch(&world, user).await, 1);
+    assert_eq!(world.epoch(user).await, 1);
     assert_eq!(world.balance(user).await, (90, 10, 0));
     world.check().await;
 }
@@ -56,7 +51,7 @@ async fn a_second_start_on_the_same_redis_just_goes_on() {
 async fn an_acked_settle_survives_the_loss_of_redis_in_the_ring() {
     let world = World::with(2, |config| config.flusher.interval_ms = NEVER_MS).await;
     let user = world.user(1_000).await;
-    let before = epoch(&world, user).await;
+    let before = world.epoch(user).await;
     world.reserve(user, "a", 100).await.unwrap();
     let acked = world.settle(user, "a", 70).await.unwrap();
     world.debit(user, "d", 5).await.unwrap();
@@ -76,7 +71,7 @@ async fn a_replay_is_witnessed_too() {
     world.reserve(user, "a", 100).await.unwrap();
     world.settle_on(0, user, "a", Charge::Tokens(tokens(70))).await.unwrap();
     assert!(world.settle_on(1, user, "a", Charge::Tokens(tokens(70))).await.unwrap().replayed);
-    let before = epoch(&world, user).await;
+    let before = world.epoch(user).await;
     world.kill_replica();
     flush_redis(&world).await;
     next_epoch(&world, user, before).await;
@@ -99,7 +94,7 @@ async fn a_replica_too_late_for_the_recovery_runs_its_settles_again() {
     let user = world.user(1_000).await;
     world.reserve_on(1, user, "a", 100, 600).await.unwrap();
     world.settle_on(1, user, "a", Charge::Tokens(tokens(70))).await.unwrap();
-    let before = epoch(&world, user).await;
+    let before = world.epoch(user).await;
     flush_redis(&world).await;
     next_epoch(&world, user, before).await;
     until("the late witness has spoken", async || world.balance(user).await == (930, 0, 70)).await;
@@ -115,7 +110,7 @@ async fn a_settle_of_a_reservation_that_redis_lost_is_charged_and_flagged() {
     let world = World::start(1).await;
     let user = world.user(1_000).await;
     world.reserve(user, "a", 100).await.unwrap();
-    let before = epoch(&world, user).await;
+    let before = world.epoch(user).await;
     flush_redis(&world).await;
     next_epoch(&world, user, before).await;
     let settled = world.settle(user, "a", 70).await.unwrap();
@@ -140,7 +135,7 @@ async fn a_settle_that_redis_forgot_but_the_ledger_has_is_not_carried_over() {
     }
     world.settle(user, "a", 70).await.unwrap();
     crate::support::invariants::settle_down(&world).await;
-    let before = epoch(&world, user).await;
+    let before = world.epoch(user).await;
     for (key, dump) in saved {
         let restore = redis::cmd("RESTORE").arg(key).arg(0).arg(dump).arg("REPLACE").to_owned();
         let () = restore.query_async(&mut redis).await.unwrap();
@@ -161,7 +156,7 @@ async fn pending_reservations_are_carried_over_with_their_holds() {
     world.reserve_on(0, user, "short", 50, 3).await.unwrap();
     let ask = Extend { id: id("short"), tokens: None, ttl_seconds: None, used_tokens: Some(tokens(20)) };
     world.ledger().extend(user, ask, deadline()).await.unwrap();
-    let before = epoch(&world, user).await;
+    let before = world.epoch(user).await;
     let mut redis = world.redis_connection().await;
     let () = redis::cmd("DEL").arg(world.keys(user).meta()).query_async(&mut redis).await.unwrap();
     next_epoch(&world, user, before).await;
@@ -175,7 +170,7 @@ async fn a_hold_that_recovery_never_met_gives_nothing_back() {
     let world = World::start(1).await;
     let user = world.user(1_000).await;
     world.reserve(user, "a", 100).await.unwrap();
-    let before = epoch(&world, user).await;
+    let before = world.epoch(user).await;
     let (keys, mut redis) = (world.keys(user), world.redis_connection().await);
     let () = redis::cmd("ZREM")
         .arg(keys.expiry())
@@ -219,12 +214,12 @@ async fn a_life_that_postgres_has_left_does_not_say_404() {
     let world = World::with(1, |config| config.ledger.poll_interval_ms = 2_000).await;
     let user = world.user(1_000).await;
     world.balance(user).await;
-    let before = epoch(&world, user).await;
+    let before = world.epoch(user).await;
     let partition = world.partitions.of(user);
     world.store.begin_recovery(partition, before).await.unwrap();
     let settled = world.settle(user, "nobody", 10).await.unwrap();
     assert!(settled.subject.flags.contains(Flags::RECOVERED), "the answer came from the life after");
-    assert!(epoch(&world, user).await > before + 1);
+    assert!(world.epoch(user).await > before + 1);
     world.check().await;
 }
 

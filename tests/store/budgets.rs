@@ -1,8 +1,10 @@
 //! What goes to Redis: loads, pushes and the notes about both.
 
+use std::time::Duration;
+
 use cota::{
     quota::{Kind, UserId},
-    store::{BudgetState, Credit, GrantKind, Loaded, Loading, Store, UserStatus},
+    store::{BudgetState, Credit, GrantKind, Loaded, Store, UserStatus},
 };
 
 use crate::scratch::{Database, P0, P1, database, entry};
@@ -16,8 +18,13 @@ fn state(user: UserId, granted: u64, version: u64) -> BudgetState {
     BudgetState { user, granted, version, policy_version: 1, suspended: false }
 }
 
-async fn load(db: &Database, epoch: u64, user: UserId) -> Loading {
-    db.store.load_snapshot(P0, epoch, user).await.unwrap()
+/// One account loaded in partition 0: `None` when it is not open in that epoch.
+async fn load(db: &Database, epoch: u64, user: UserId) -> Option<Vec<Loaded>> {
+    db.store.load_cold(P0, epoch, &[user]).await.unwrap()
+}
+
+fn first(state: BudgetState, spent: u64) -> Loaded {
+    Loaded { state, spent, handed_over: None }
 }
 
 #[tokio::test]
@@ -28,16 +35,18 @@ async fn a_load_sees_grants_and_spend_and_is_noted() {
     let epoch = db.open(P0).await;
     db.flush(epoch, &[entry(user, "r", Kind::Settle, 40, 1)]).await;
 
-    let first = Loaded { state: state(user, 1_000, 2), spent: 40, already_loaded: false };
-    assert_eq!(load(&db, epoch, user).await, Loading::Loaded(first));
-    let again = Loaded { already_loaded: true, ..first };
-    assert_eq!(load(&db, epoch, user).await, Loading::Loaded(again));
+    let loaded = first(state(user, 1_000, 2), 40);
+    assert_eq!(load(&db, epoch, user).await, Some(vec![loaded]));
+    let again = load(&db, epoch, user).await.unwrap()[0];
+    assert!(again.handed_over.is_some_and(|age| age < Duration::from_secs(60)), "{again:?}");
+    sqlx::query("UPDATE user_accounts SET loaded_at = NULL").execute(&db.pool).await.unwrap();
+    assert_eq!(load(&db, epoch, user).await.unwrap()[0].handed_over, Some(Duration::MAX), "long ago");
 
     let next = db.open(P0).await;
-    assert_eq!(load(&db, next, user).await, Loading::Loaded(first), "each epoch loads anew");
-    assert_eq!(db.store.budget_state(user).await.unwrap(), Some(first.state));
+    assert_eq!(load(&db, next, user).await, Some(vec![loaded]), "each epoch loads anew");
+    assert_eq!(db.store.budget_state(user).await.unwrap(), Some(loaded.state));
     assert_eq!(db.store.budget_state(UserId::generate()).await.unwrap(), None);
-    assert_eq!(load(&db, next, UserId::generate()).await, Loading::UnknownUser);
+    assert_eq!(load(&db, next, UserId::generate()).await, Some(vec![]), "nobody is left out");
 }
 
 #[tokio::test]
@@ -45,14 +54,14 @@ async fn a_load_is_refused_unless_the_partition_is_open_in_that_epoch() {
     let db = database().await;
     let user = db.user().await;
     let epoch = db.open(P0).await;
-    assert_eq!(load(&db, epoch - 1, user).await, Loading::Busy);
-    assert_eq!(load(&db, epoch + 1, user).await, Loading::Busy);
-    assert_eq!(db.store.load_snapshot(P1, epoch, user).await.unwrap(), Loading::Busy);
+    assert_eq!(load(&db, epoch - 1, user).await, None);
+    assert_eq!(load(&db, epoch + 1, user).await, None);
+    assert_eq!(db.store.load_cold(P1, epoch, &[user]).await.unwrap(), None);
     let recovering = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
-    assert_eq!(load(&db, epoch, user).await, Loading::Busy);
-    assert_eq!(load(&db, recovering, user).await, Loading::Busy);
+    assert_eq!(load(&db, epoch, user).await, None);
+    assert_eq!(load(&db, recovering, user).await, None);
     let Some(loaded) = db.store.load_for_recovery(P0, recovering, &[user]).await.unwrap() else { panic!() };
-    assert!(!loaded[0].already_loaded, "a refused load is not noted");
+    assert_eq!(loaded[0].handed_over, None, "a refused load is not noted");
 }
 
 #[tokio::test]
@@ -68,25 +77,21 @@ async fn twenty_loads_and_a_purchase_at_once_agree() {
                     credit(&store, user, 500, "a").await;
                     return None;
                 }
-                match store.load_snapshot(P0, epoch, user).await.unwrap() {
-                    Loading::Loaded(loaded) => Some(loaded),
-                    Loading::Busy => None,
-                    Loading::UnknownUser => panic!("the user exists"),
-                }
+                store.load_cold(P0, epoch, &[user]).await.unwrap().unwrap().pop()
             })
         })
         .collect();
-    let mut first = 0;
+    let mut firsts = 0;
     for call in calls {
         if let Some(loaded) = call.await.unwrap() {
             assert!(
                 [state(user, 0, 1), state(user, 500, 2)].contains(&loaded.state),
                 "a total and its version belong together: {loaded:?}"
             );
-            first += usize::from(!loaded.already_loaded);
+            firsts += usize::from(loaded.handed_over.is_none());
         }
     }
-    assert!(first <= 1, "{first} loads believe to be the first");
+    assert_eq!(firsts, 1, "loads that believe to be the first");
 }
 
 #[tokio::test]
@@ -98,15 +103,9 @@ async fn recovery_loads_many_while_it_runs() {
     let users = [other, one, UserId::generate(), one];
     let mut loaded = db.store.load_for_recovery(P0, epoch, &users).await.unwrap().unwrap();
     loaded.sort_by_key(|loaded| loaded.state.granted);
-    assert_eq!(
-        loaded,
-        [
-            Loaded { state: state(one, 0, 1), spent: 0, already_loaded: false },
-            Loaded { state: state(other, 9, 2), spent: 0, already_loaded: false },
-        ]
-    );
+    assert_eq!(loaded, [first(state(one, 0, 1), 0), first(state(other, 9, 2), 0),]);
     let again = db.store.load_for_recovery(P0, epoch, &[one]).await.unwrap().unwrap();
-    assert!(again[0].already_loaded);
+    assert!(again[0].handed_over.is_some());
     assert_eq!(db.store.load_for_recovery(P0, epoch - 1, &users).await.unwrap(), None);
     let newer = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
     assert_eq!(

@@ -1,9 +1,10 @@
 //! Grants: once by key, never past the limits.
 
 use cota::{
-    quota::UserId,
+    quota::{EventKind, UserId},
     store::{Credit, CreditOutcome, GrantKind},
 };
+use serde_json::json;
 
 use crate::scratch::database;
 
@@ -49,6 +50,20 @@ async fn a_grant_raises_total_and_version_once_per_key() {
     assert_eq!(list[0].reason.as_deref(), Some("refund"));
     assert_eq!(db.store.grants(id, Some(list[0].id), 10).await.unwrap(), [grant]);
     assert_eq!(db.store.grants(id, None, 1).await.unwrap().len(), 1);
+
+    // Each grant, and no repeat or refusal, has told of itself, in order.
+    let events = db.store.events_after(id, 0, 10).await.unwrap();
+    let told: Vec<_> =
+        events.iter().map(|event| (event.kind, &event.data["tokens"], &event.data["total"])).collect();
+    assert_eq!(
+        told,
+        [
+            (EventKind::CreditGranted, &json!(100), &json!(100)),
+            (EventKind::CreditGranted, &json!(-30), &json!(70))
+        ]
+    );
+    assert_eq!(db.store.events_after(id, events[0].id, 10).await.unwrap(), events[1..]);
+    assert!(db.store.events_after(nobody, 0, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -30,15 +30,15 @@ async fn a_newer_changed_or_broken_schema_is_refused() {
     let run = async |sql: &'static str| {
         sqlx::query(sql).execute(&db.pool).await.unwrap();
     };
-    run("UPDATE _sqlx_migrations SET success = false").await;
+    run("UPDATE _sqlx_migrations SET success = false WHERE version = 1").await;
     assert_eq!(schema_error(db.store.check_schema().await), SchemaError::Dirty(1));
     assert_eq!(schema_error(db.store.migrate().await.map(drop)), SchemaError::Dirty(1));
 
-    run("UPDATE _sqlx_migrations SET success = true, checksum = '\\x00'").await;
+    run("UPDATE _sqlx_migrations SET success = true, checksum = '\\x00' WHERE version = 1").await;
     assert_eq!(schema_error(db.store.check_schema().await), SchemaError::Changed(1));
     assert_eq!(schema_error(db.store.migrate().await.map(drop)), SchemaError::Changed(1));
 
-    run("UPDATE _sqlx_migrations SET version = 999").await;
+    run("UPDATE _sqlx_migrations SET version = 999 WHERE version = 1").await;
     assert_eq!(schema_error(db.store.check_schema().await), SchemaError::Ahead(999));
     assert_eq!(schema_error(db.store.migrate().await.map(drop)), SchemaError::Ahead(999));
 }

@@ -275,6 +275,12 @@ impl World {
         Keys::of(self.partitions.of(user), self.partitions)
     }
 
+    /// The epoch of an account's partition, as Postgres has it.
+    pub async fn epoch(&self, user: UserId) -> u64 {
+        let rows = self.store.partitions().await.unwrap();
+        rows.into_iter().find(|row| row.id == self.partitions.of(user)).unwrap().epoch
+    }
+
     /// Something done to Postgres behind the service's back.
     pub async fn sql(&self, statement: &'static str) {
         sqlx::query(statement).execute(self.database.pool()).await.unwrap();
