@@ -63,7 +63,8 @@ fn wire(criterion: &mut Criterion) {
         bencher.iter(|| Record::decode(black_box(&record)).unwrap());
     });
     criterion.bench_function("apply call of 64 operations, built and packed", |bencher| {
-        bencher.iter(|| apply(&keys, head, operations.iter()).get_packed_command());
+        let operations: Vec<&Operation> = operations.iter().collect();
+        bencher.iter(|| apply(&keys, head, &operations).get_packed_command());
     });
 }
 

@@ -112,7 +112,7 @@ impl Bench {
             expired_retention_ms: 86_400_000,
         };
         let mut pipe = Pipeline::new();
-        pipe.add_command(apply(&self.keys, head, operations.iter()));
+        pipe.add_command(apply(&self.keys, head, &operations.iter().collect::<Vec<_>>()));
         pipe
     }
 

@@ -30,7 +30,7 @@ use super::{
     views::{DoneView, json, status},
 };
 use crate::{
-    ledger::{Done, Outcome, Refusal},
+    ledger::{Chain, Done, Outcome, Refusal},
     quota::{Ask, ReservationId, UserId},
 };
 
@@ -65,11 +65,24 @@ impl Slot {
     }
 }
 
-/// The operations of one account, in order, and where each stands in the batch.
-struct Chain {
-    user: UserId,
-    places: Vec<usize>,
-    asks: Vec<Ask>,
+/// The operations of the accounts, in order, and where each stands in the batch.
+#[derive(Default)]
+struct Chains {
+    chain_of: HashMap<UserId, usize>,
+    chains: Vec<(UserId, Vec<Ask>)>,
+    places: Vec<Vec<usize>>,
+}
+
+impl Chains {
+    fn push(&mut self, place: usize, user: UserId, ask: Ask) {
+        let chain = *self.chain_of.entry(user).or_insert(self.chains.len());
+        if chain == self.chains.len() {
+            self.chains.push((user, Vec::new()));
+            self.places.push(Vec::new());
+        }
+        self.chains[chain].1.push(ask);
+        self.places[chain].push(place);
+    }
 }
 
 /// Do many operations in one call
@@ -90,19 +103,13 @@ pub async fn batch(
     LargeJsonBody(body): LargeJsonBody<MAX_BODY_BYTES>,
 ) -> Result<Response, Problem> {
     let operations = elements(&body)?;
-    let (mut slots, mut chains, mut chain_of) =
-        (Vec::with_capacity(operations.len()), Vec::new(), HashMap::new());
+    let (mut slots, mut chains) = (Vec::with_capacity(operations.len()), Chains::default());
     for (place, raw) in operations.into_iter().enumerate() {
         match read(raw.get().as_bytes()).and_then(|operation| at_its_rate(&api, &by.caller, operation)) {
             Err(problem) => slots.push(Slot::refused(problem)),
             Ok((user, ask)) => {
                 slots.push(Slot::waiting(&ask));
-                let chain = *chain_of.entry(user).or_insert(chains.len());
-                if chain == chains.len() {
-                    chains.push(Chain { user, places: Vec::new(), asks: Vec::new() });
-                }
-                chains[chain].places.push(place);
-                chains[chain].asks.push(ask);
+                chains.push(place, user, ask);
             }
         }
     }
@@ -111,15 +118,23 @@ pub async fn batch(
 }
 
 /// Runs the chains beside each other until each operation has its answer.
-async fn run(api: &Api, chains: Vec<Chain>, slots: &mut [Slot], deadline: Deadline) {
-    let run =
-        async |chain: Chain| (chain.places, api.ledger.chain(chain.user, chain.asks, deadline.inner).await);
-    let mut running: FuturesUnordered<_> = chains.into_iter().map(run).collect();
+async fn run(api: &Api, chains: Chains, slots: &mut [Slot], deadline: Deadline) {
+    let Ok(begun) = timeout_at(deadline.end, api.ledger.begin(chains.chains, deadline.inner)).await else {
+        return give_up(slots);
+    };
+    let run = async |chain: Chain<'_>, places| (places, chain.run().await);
+    let chains = begun.into_iter().zip(chains.places);
+    let mut running: FuturesUnordered<_> = chains.map(|(chain, places)| run(chain, places)).collect();
     while let Ok(Some((places, answers))) = timeout_at(deadline.end, running.next()).await {
         for (place, answer) in places.into_iter().zip(answers) {
             slots[place].take(answer);
         }
     }
+    give_up(slots);
+}
+
+/// Whatever has no answer by now.
+fn give_up(slots: &mut [Slot]) {
     for slot in slots.iter_mut().filter(|slot| slot.answer.is_none()) {
         slot.take(Err(Refusal::Unavailable { outcome: Outcome::Unknown }));
     }

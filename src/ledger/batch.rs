@@ -10,7 +10,7 @@ use super::{
     ring::Witnessed,
     session::{Link, is_no_script, leads_nowhere},
     shard::{Shard, Shards},
-    wire::{Answer, Head, Status, Verb, apply},
+    wire::{Answer, Head, Operation, Status, Verb, apply},
 };
 use crate::{config::LedgerConfig, metrics, quota::PartitionId};
 
@@ -37,6 +37,8 @@ struct Call {
     pass: Pass,
     nonce: u64,
     jobs: Vec<Job>,
+    /// How many operations the jobs bring.
+    weight: usize,
 }
 
 /// See the module.
@@ -55,9 +57,13 @@ impl Batch {
         let mut batch = Self { calls: Vec::new(), pipe: Pipeline::new(), misled: false, fresh };
         for job in jobs {
             let open = batch.calls.iter_mut().rev().find(|call| call.partition == job.partition);
-            // A chain is never split: what holds its links back is inside one call.
-            match open.filter(|call| call.jobs.len() + job.weight() <= limits.max_batch) {
-                Some(call) => call.jobs.extend(job.links()),
+            let weight = job.weight();
+            // A job is never split: what holds the links of a chain back is inside one call.
+            match open.filter(|call| call.weight + weight <= limits.max_batch) {
+                Some(call) => {
+                    call.weight += weight;
+                    call.jobs.push(job);
+                }
                 None => batch.begin(job, shards, run_id),
             }
         }
@@ -76,7 +82,7 @@ impl Batch {
         match shards.get(partition).gate.pass() {
             Some(pass) if pass.run_id == *run_id => {
                 let nonce = rand::random::<u64>() >> 2;
-                self.calls.push(Call { partition, pass, nonce, jobs: job.links().collect() });
+                self.calls.push(Call { partition, pass, nonce, weight: job.weight(), jobs: vec![job] });
             }
             pass => {
                 if let Some(pass) = pass {
@@ -85,7 +91,7 @@ impl Batch {
                         shards.get(partition).gate.doubt(&pass, Doubt::Recheck);
                     }
                 }
-                job.links().for_each(|job| job.answer(Verdict::NotRun(Reason::Closed)));
+                job.answer_all(|| Verdict::NotRun(Reason::Closed));
             }
         }
     }
@@ -99,8 +105,7 @@ impl Batch {
             Ok(replies) if replies.len() == self.calls.len() => replies,
             result => {
                 tracing::warn!(error = ?result.err(), "a batch got no reply");
-                let jobs = self.calls.into_iter().flat_map(|call| call.jobs);
-                jobs.for_each(|job| job.answer(Verdict::Unknown));
+                self.calls.into_iter().for_each(|call| call.answer_all(|| Verdict::Unknown));
                 return false;
             }
         };
@@ -126,17 +131,26 @@ impl Call {
         if !shard.is_overfull() {
             return;
         }
-        let spends = |job: &Job| matches!(job.operation.verb, Verb::Settle | Verb::Debit);
-        let (shed, kept) = std::mem::take(&mut self.jobs).into_iter().partition::<Vec<_>, _>(spends);
-        self.jobs = kept;
-        for job in shed {
-            metrics::shed("outbox");
-            job.answer(Verdict::NotRun(Reason::Shed));
+        for job in &mut self.jobs {
+            let before = job.weight();
+            job.refuse(Reason::Shed, spends);
+            (job.weight()..before).for_each(|_| metrics::shed("outbox"));
         }
+        self.jobs = std::mem::take(&mut self.jobs).into_iter().filter_map(Job::unless_refused).collect();
+    }
+
+    fn operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
+        self.jobs.iter().flat_map(Job::operations)
+    }
+
+    /// The same verdict on all of it.
+    fn answer_all(self, verdict: impl Fn() -> Verdict) {
+        self.jobs.into_iter().for_each(|job| job.answer_all(&verdict));
     }
 
     fn append_to(&self, pipe: &mut Pipeline, shard: &Shard, limits: &Limits) {
-        metrics::batch(self.jobs.len());
+        let operations: Vec<&Operation> = self.operations().map(|operation| &**operation).collect();
+        metrics::batch(operations.len());
         let head = Head {
             epoch: self.pass.epoch,
             high_water: self.pass.high_water,
@@ -146,7 +160,7 @@ impl Call {
             retention_ms: limits.retention_ms,
             expired_retention_ms: limits.expired_retention_ms,
         };
-        pipe.add_command(apply(&shard.keys, head, self.jobs.iter().map(|job| &*job.operation)));
+        pipe.add_command(apply(&shard.keys, head, &operations));
     }
 
     /// False when the reply is not this call's: then nothing on this connection can be trusted.
@@ -163,7 +177,7 @@ impl Call {
             }
             (Some(Value::Int(code @ 1..=4)), ..) => {
                 gate.doubt(&self.pass, if matches!(code, 1 | 4) { Doubt::Lost } else { Doubt::Recheck });
-                self.jobs.into_iter().for_each(|job| job.answer(Verdict::NotRun(Reason::Closed)));
+                self.answer_all(|| Verdict::NotRun(Reason::Closed));
                 true
             }
             _ => self.lost(),
@@ -173,7 +187,7 @@ impl Call {
     /// The packed answers, if this is the reply to this very call.
     fn answers(&self, fields: &[Value]) -> Option<Vec<Answer>> {
         let echo = matches!(fields.get(3), Some(Value::BulkString(echo)) if *echo == self.nonce.to_string().into_bytes());
-        if !echo || fields.len() != self.jobs.len() + 4 {
+        if !echo || fields.len() != self.operations().count() + 4 {
             return None;
         }
         let decode = |field: &Value| match field {
@@ -184,25 +198,25 @@ impl Call {
     }
 
     fn admit(self, gate: &super::gate::Gate, sequence: u64, now_ms: u64, answers: Vec<Answer>) -> bool {
-        let acked = self.jobs.iter().zip(&answers).filter_map(|(job, answer)| {
-            let spends = matches!(job.operation.verb, Verb::Settle | Verb::Debit);
-            (spends && matches!(answer.status, Status::Ok | Status::Replay))
-                .then(|| Witnessed::of(&job.operation, answer, self.pass.epoch))?
+        let acked = self.operations().zip(&answers).filter_map(|(operation, answer)| {
+            (spends(operation) && matches!(answer.status, Status::Ok | Status::Replay))
+                .then(|| Witnessed::of(operation, answer, self.pass.epoch))?
         });
         if gate.admit(&self.pass, sequence, acked.collect()) {
-            for (job, answer) in self.jobs.into_iter().zip(answers) {
-                job.answer(Verdict::Answered { answer, pass: self.pass.clone(), now_ms });
-            }
+            let pass = self.pass;
+            let verdict = |answer| Verdict::Answered { answer, pass: pass.clone(), now_ms };
+            let mut verdicts = answers.into_iter().map(verdict);
+            self.jobs.into_iter().for_each(|job| job.answer(&mut verdicts));
         } else {
             // It ran in a life that has ended since: the caller runs it again.
-            self.jobs.into_iter().for_each(|job| job.answer(Verdict::Unknown));
+            self.answer_all(|| Verdict::Unknown);
         }
         true
     }
 
     fn lost(self) -> bool {
         tracing::error!("a reply of Redis does not belong to its call");
-        self.jobs.into_iter().for_each(|job| job.answer(Verdict::Unknown));
+        self.answer_all(|| Verdict::Unknown);
         false
     }
 
@@ -216,6 +230,11 @@ impl Call {
             (true, false) => Verdict::NotRun(Reason::Down),
             (false, _) => Verdict::Unknown,
         };
-        self.jobs.into_iter().for_each(|job| job.answer(verdict()));
+        self.answer_all(verdict);
     }
+}
+
+/// What a ring must remember once it is acked.
+fn spends(operation: &Operation) -> bool {
+    matches!(operation.verb, Verb::Settle | Verb::Debit)
 }

@@ -1,6 +1,7 @@
 //! A chain: the operations of one account in a batch call, equal to calling them one by one in order.
 //!
-//! They go to Redis together, as segments of one `apply` call each, and no operation overtakes an earlier one of its
+//! They go to Redis together, as segments of one `apply` call each (the first with those of the other chains of the
+//! batch call, see `convoy`), and no operation overtakes an earlier one of its
 //! chain, also not when the earlier one must run again:
 //!
 //! - What has no definite answer yet (COLD, STALE, a denial while something is overdue, an id that Postgres must be
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use super::{
     Done, Ledger, Outcome, Refusal,
     calls::{Attempt, Next},
-    job::{Reason, Verdict},
+    job::{Operations, Reason, Verdict, Verdicts},
     lane::Lane,
     shard::Shard,
     verbs::MAX_LOOKUPS,
@@ -29,33 +30,6 @@ use crate::{
     metrics,
     quota::{Ask, UserId},
 };
-
-impl Ledger {
-    /// Runs the operations of one account in order; each has its own answer, and one that is refused spoils no other.
-    /// All of them have the one deadline. Safe to drop: what waits in a queue is then treated as single calls are, and
-    /// what was not yet handed over is not done.
-    pub async fn chain(&self, user: UserId, asks: Vec<Ask>, deadline: Instant) -> Vec<Result<Done, Refusal>> {
-        let mut asks = asks.into_iter();
-        match (asks.next(), asks.len()) {
-            (Some(only), 0) => vec![self.perform(user, only, deadline).await],
-            (first, _) => {
-                let shard = self.calls.shards().of(user);
-                let link = |ask| {
-                    Ok(Link {
-                        attempt: Attempt::new(Arc::new(self.operation(user, ask)?), deadline),
-                        lookups: 0,
-                    })
-                };
-                let links: Vec<Result<Link, Refusal>> = first.into_iter().chain(asks).map(link).collect();
-                let answers = Vec::with_capacity(links.len());
-                let started = Instant::now();
-                Chain { ledger: self, user, shard, deadline, started, links, answers, pace: Pace::Whole }
-                    .run()
-                    .await
-            }
-        }
-    }
-}
 
 /// One operation, and how often Postgres was asked for it.
 struct Link {
@@ -81,10 +55,12 @@ enum Flow {
     Again,
 }
 
-struct Chain<'a> {
+/// The operations of one account, on their way. Safe to drop: what waits in a queue is then treated as single calls
+/// are, and what was not yet handed over is not done.
+pub struct Chain<'a> {
     ledger: &'a Ledger,
     user: UserId,
-    shard: &'a Shard,
+    pub(super) shard: &'a Shard,
     deadline: Instant,
     started: Instant,
     /// Those that cannot even be asked are refused when their turn comes.
@@ -92,10 +68,49 @@ struct Chain<'a> {
     /// As many as have their answer; the next operation is the one after them.
     answers: Vec<Result<Done, Refusal>>,
     pace: Pace,
+    /// The first segment, if it went with those of other chains.
+    heard: Option<Segment>,
 }
 
-impl Chain<'_> {
-    async fn run(mut self) -> Vec<Result<Done, Refusal>> {
+/// Operations that have been sent together, up to `end` of the chain, and what was said of them.
+struct Segment {
+    end: usize,
+    verdicts: Verdicts,
+}
+
+impl<'a> Chain<'a> {
+    pub(super) fn new(ledger: &'a Ledger, user: UserId, asks: Vec<Ask>, deadline: Instant) -> Self {
+        let link = |ask| {
+            let attempt = Attempt::new(Arc::new(ledger.operation(user, ask)?), deadline);
+            Ok(Link { attempt, lookups: 0 })
+        };
+        Self {
+            ledger,
+            user,
+            shard: ledger.calls.shards().of(user),
+            deadline,
+            started: Instant::now(),
+            answers: Vec::with_capacity(asks.len()),
+            links: asks.into_iter().map(link).collect(),
+            pace: Pace::Whole,
+            heard: None,
+        }
+    }
+
+    pub(super) fn lane(&self) -> &'a Lane {
+        self.ledger.calls.lane_of(self.user)
+    }
+
+    /// Takes the verdicts on its first operations, which went with those of other chains.
+    pub(super) fn hear(&mut self, verdicts: Verdicts) {
+        self.heard = Some(Segment { end: verdicts.len(), verdicts });
+    }
+
+    /// Runs what is left, in order, and gives one answer for each operation; one that is refused spoils no other.
+    pub async fn run(mut self) -> Vec<Result<Done, Refusal>> {
+        if let Some(segment) = self.heard.take() {
+            self.take_all(segment).await;
+        }
         while let Some(next) = self.links.get(self.answers.len()) {
             match next {
                 Err(refusal) => self.answers.push(Err(refusal.clone())),
@@ -109,22 +124,13 @@ impl Chain<'_> {
         if self.shard.gate.wait_open(self.deadline).await.is_none() {
             return self.give_up();
         }
-        let lane = self.ledger.calls.lane_of(self.user);
-        let at = self.answers.len();
-        let end = at + self.segment(lane);
-        self.mark(at, end);
-        let operations = self.links[at..end].iter().flatten().map(|link| Arc::clone(&link.attempt.operation));
-        let operations: Vec<Arc<Operation>> = operations.collect();
-        match lane.enqueue(self.shard.id, operations.into_iter(), self.deadline) {
+        let (lane, at) = (self.lane(), self.answers.len());
+        let operations = self.next_segment();
+        let end = at + operations.len();
+        match lane.enqueue(self.shard.id, operations, self.deadline) {
             Ok(queued) => {
-                for waiter in queued.waiters {
-                    let verdict = waiter.wait(self.deadline).await;
-                    let flow = self.take(verdict, end).await;
-                    // After a refusal of all that was left there is nothing to hear of the others.
-                    if matches!(flow, Flow::Again) || self.answers.len() >= end {
-                        return;
-                    }
-                }
+                let verdicts = queued.verdicts().await;
+                self.take_all(Segment { end, verdicts }).await;
             }
             Err(Reason::Shed) if end - at > 1 => {
                 self.pace = if self.pace == Pace::Whole { Pace::Alike } else { Pace::Single };
@@ -136,13 +142,31 @@ impl Chain<'_> {
         }
     }
 
+    async fn take_all(&mut self, segment: Segment) {
+        for verdict in segment.verdicts {
+            let flow = self.take(verdict, segment.end).await;
+            // After a refusal of all that was left there is nothing to hear of the others.
+            if matches!(flow, Flow::Again) || self.answers.len() >= segment.end {
+                return;
+            }
+        }
+    }
+
+    /// The operations that go together next; none when the next cannot even be asked.
+    pub(super) fn next_segment(&mut self) -> Operations {
+        let at = self.answers.len();
+        let end = at + self.segment();
+        self.mark(at, end);
+        self.links[at..end].iter().flatten().map(|link| Arc::clone(&link.attempt.operation)).collect()
+    }
+
     /// How many of the operations that are left go together.
-    fn segment(&self, lane: &Lane) -> usize {
+    fn segment(&self) -> usize {
         let left = &self.links[self.answers.len()..];
         let takes_room = |link: &Link| link.attempt.operation.verb.takes_room();
         let first = left.iter().flatten().next().map(takes_room);
         let alike = |link: &Link| self.pace == Pace::Whole || Some(takes_room(link)) == first;
-        let most = if self.pace == Pace::Single { 1 } else { lane.longest_chain() };
+        let most = if self.pace == Pace::Single { 1 } else { self.lane().longest_job() };
         left.iter().take(most).take_while(|link| link.as_ref().is_ok_and(alike)).count()
     }
 

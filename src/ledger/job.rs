@@ -1,10 +1,11 @@
-//! One operation on its way through a lane, and who waits for it.
+//! Operations on their way through a lane, and who waits for them.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU8, Ordering},
 };
 
+use smallvec::SmallVec;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::quota::PartitionId;
 
-/// What a lane says of a job.
+/// What a lane says of an operation.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -31,7 +32,7 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Why a job did not run.
+/// Why an operation did not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The partition's gate is closed, or its life has ended.
@@ -59,137 +60,201 @@ impl Custody {
     }
 }
 
-/// One operation in a lane's queue.
+/// Operations that travel together: nearly always one.
+pub type Operations = SmallVec<[Arc<Operation>; 1]>;
+
+/// One for each operation, in order.
+pub type Verdicts = SmallVec<[Verdict; 1]>;
+
+/// An operation of a job, and why it is not to be sent, if so.
+struct Slot {
+    operation: Arc<Operation>,
+    refused: Option<Reason>,
+}
+
+/// Operations in a lane's queue that go to Redis in one call and in this order: one, or those of a batch call.
 pub struct Job {
     pub partition: PartitionId,
-    pub operation: Arc<Operation>,
-    pub deadline: Instant,
-    /// What follows it in a chain: goes to Redis in the same call, right behind it and in this order.
-    pub followers: Vec<Job>,
+    deadline: Instant,
+    slots: SmallVec<[Slot; 1]>,
     custody: Arc<Custody>,
-    reply: oneshot::Sender<Verdict>,
+    reply: oneshot::Sender<Verdicts>,
 }
 
 impl Job {
-    pub fn new(partition: PartitionId, operation: Arc<Operation>, deadline: Instant) -> (Self, Waiter) {
+    pub fn new(partition: PartitionId, operations: Operations, deadline: Instant) -> (Self, Waiter) {
         let (reply, receiver) = oneshot::channel();
         let custody = Arc::new(Custody::default());
-        let waiter = Waiter { custody: Arc::clone(&custody), receiver, drops: operation.verb.takes_room() };
-        (Self { partition, operation, deadline, followers: Vec::new(), custody, reply }, waiter)
+        let room = operations.iter().map(|operation| operation.verb.takes_room()).collect();
+        let waiter = Waiter { custody: Arc::clone(&custody), receiver, room };
+        let slots = operations.into_iter().map(|operation| Slot { operation, refused: None }).collect();
+        (Self { partition, deadline, slots, custody, reply }, waiter)
     }
 
-    /// Claims the job for sending; `None` when its caller has left or its deadline has passed. A settle whose caller
-    /// left is sent all the same: its usage is real.
-    ///
-    /// Of a chain the links are claimed each by itself; what is left of it goes on in order.
+    /// Claims the job for sending; `None` when nothing of it is to be sent: what takes room is not, once its caller has
+    /// left or its deadline has passed. A settle whose caller left is sent all the same: its usage is real.
     pub fn claim(mut self, now: Instant) -> Option<Self> {
-        if self.followers.is_empty() {
-            return self.claim_alone(now);
+        let takes_room = |operation: &Operation| operation.verb.takes_room();
+        if !self.custody.claim(SENT) {
+            self.slots.retain(|slot| !takes_room(&slot.operation));
         }
-        let followers = std::mem::take(&mut self.followers);
-        let mut claimed =
-            self.claim_alone(now).into_iter().chain(followers.into_iter().filter_map(|link| link.claim(now)));
-        let head = claimed.next()?;
-        Some(Self { followers: claimed.collect(), ..head })
+        if now >= self.deadline {
+            self.refuse(Reason::Late, takes_room);
+        }
+        self.unless_refused()
     }
 
-    fn claim_alone(self, now: Instant) -> Option<Self> {
-        if self.operation.verb.takes_room() && now >= self.deadline {
-            self.answer(Verdict::NotRun(Reason::Late));
-            return None;
+    /// Takes operations out of what is to be sent.
+    pub fn refuse(&mut self, reason: Reason, which: impl Fn(&Operation) -> bool) {
+        for slot in &mut self.slots {
+            if slot.refused.is_none() && which(&slot.operation) {
+                slot.refused = Some(reason);
+            }
         }
-        self.custody.claim(SENT).then_some(self)
     }
 
-    /// How many operations it brings.
+    /// The job, or `None` when nothing of it is left to be sent: then its caller has been told.
+    pub fn unless_refused(self) -> Option<Self> {
+        if self.weight() > 0 {
+            return Some(self);
+        }
+        self.answer(std::iter::empty());
+        None
+    }
+
+    /// What is to be sent, in order.
+    pub fn operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
+        self.slots.iter().filter(|slot| slot.refused.is_none()).map(|slot| &slot.operation)
+    }
+
+    /// How many operations are to be sent.
     pub fn weight(&self) -> usize {
-        1 + self.followers.len()
+        self.operations().count()
     }
 
-    /// The links of the chain one by one, in order; a lone operation is its own.
-    pub fn links(mut self) -> impl Iterator<Item = Self> {
-        let followers = std::mem::take(&mut self.followers);
-        std::iter::once(self).chain(followers)
-    }
-
-    /// Tells the caller, if it is still there.
-    pub fn answer(self, verdict: Verdict) {
+    /// Tells the caller, if it is still there, the verdicts on what was sent; takes as many as that.
+    pub fn answer(self, mut verdicts: impl Iterator<Item = Verdict>) {
+        let verdict = |slot: &Slot| match slot.refused {
+            Some(reason) => Verdict::NotRun(reason),
+            None => verdicts.next().unwrap_or(Verdict::Unknown),
+        };
         // A caller that has left is no error.
-        let _ = self.reply.send(verdict);
+        let _ = self.reply.send(self.slots.iter().map(verdict).collect());
+    }
+
+    /// The same verdict on all that was sent.
+    pub fn answer_all(self, verdict: impl Fn() -> Verdict) {
+        self.answer(std::iter::repeat_with(verdict));
     }
 }
 
-/// The caller's end of a job. Dropping it gives a waiting reserve up, but not a settle.
+/// The caller's end of a job. Dropping it gives up what takes room and is still waiting, but no settle.
 pub struct Waiter {
     custody: Arc<Custody>,
-    receiver: oneshot::Receiver<Verdict>,
-    drops: bool,
+    receiver: oneshot::Receiver<Verdicts>,
+    /// Which of the operations take room.
+    room: SmallVec<[bool; 1]>,
 }
 
 impl Waiter {
-    /// The verdict, or at the deadline what can be said then.
-    pub async fn wait(mut self, deadline: Instant) -> Verdict {
-        match timeout_at(deadline, &mut self.receiver).await {
-            Ok(Ok(verdict)) => verdict,
-            // The lane is gone, with the job unsent or its outcome unknown; or the time is up.
-            Ok(Err(_)) | Err(_) if self.drops && self.custody.claim(ABANDONED) => {
-                Verdict::NotRun(Reason::Late)
-            }
-            Ok(Err(_)) | Err(_) => Verdict::Unknown,
+    /// The verdicts, or at the deadline what can be said then.
+    pub async fn wait(mut self, deadline: Instant) -> Verdicts {
+        if let Ok(Ok(verdicts)) = timeout_at(deadline, &mut self.receiver).await {
+            return verdicts;
         }
+        // The lane is gone, with the job unsent or its outcome unknown; or the time is up.
+        let given_up = self.give_up();
+        let verdict = |takes_room: &bool| match given_up && *takes_room {
+            true => Verdict::NotRun(Reason::Late),
+            false => Verdict::Unknown,
+        };
+        self.room.iter().map(verdict).collect()
+    }
+
+    fn give_up(&self) -> bool {
+        self.room.contains(&true) && self.custody.claim(ABANDONED)
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if self.drops {
-            self.custody.claim(ABANDONED);
-        }
+        self.give_up();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         ledger::wire::Verb,
         quota::{ReservationId, UserId},
     };
 
-    /// A chain of these verbs, and who waits for each.
-    fn chain(verbs: &[Verb]) -> (Job, Vec<Waiter>) {
-        let partition = PartitionId(0);
-        let deadline = Instant::now() + std::time::Duration::from_secs(60);
-        let job = |verb: &Verb| {
-            let operation = Operation::new(*verb, UserId::generate(), ReservationId::generate(), Vec::new());
-            Job::new(partition, Arc::new(operation), deadline)
+    fn job(verbs: &[Verb]) -> (Job, Waiter) {
+        let operation = |verb: &Verb| {
+            Arc::new(Operation::new(*verb, UserId::generate(), ReservationId::generate(), Vec::new()))
         };
-        let (mut jobs, waiters): (Vec<Job>, Vec<Waiter>) = verbs.iter().map(job).unzip();
-        let followers = jobs.split_off(1);
-        let mut head = jobs.remove(0);
-        head.followers = followers;
-        (head, waiters)
+        let deadline = Instant::now() + Duration::from_secs(60);
+        Job::new(PartitionId(0), verbs.iter().map(operation).collect(), deadline)
     }
 
     fn verbs(job: Job) -> Vec<Verb> {
-        job.links().map(|job| job.operation.verb).collect()
+        job.operations().map(|operation| operation.verb).collect()
     }
 
     #[test]
-    fn of_a_chain_whose_caller_has_left_what_was_used_goes_on_in_order() {
-        let (whole, _waiters) = chain(&[Verb::Reserve, Verb::Settle]);
+    fn of_a_job_whose_caller_has_left_what_was_used_goes_on_in_order() {
+        let (whole, _waiter) = job(&[Verb::Reserve, Verb::Settle]);
         assert_eq!(whole.weight(), 2);
         assert_eq!(whole.claim(Instant::now()).map(verbs), Some(vec![Verb::Reserve, Verb::Settle]));
 
-        let (left, waiters) = chain(&[Verb::Reserve, Verb::Settle, Verb::Extend, Verb::Release, Verb::Debit]);
-        drop(waiters);
-        assert_eq!(
-            left.claim(Instant::now()).map(verbs),
-            Some(vec![Verb::Settle, Verb::Release, Verb::Debit])
-        );
+        let (left, waiter) = job(&[Verb::Reserve, Verb::Settle, Verb::Extend, Verb::Release, Verb::Debit]);
+        drop(waiter);
+        let sent = left.claim(Instant::now()).map(verbs);
+        assert_eq!(sent, Some(vec![Verb::Settle, Verb::Release, Verb::Debit]));
 
-        let (left, waiters) = chain(&[Verb::Reserve, Verb::Reserve]);
-        drop(waiters);
+        let (left, waiter) = job(&[Verb::Reserve, Verb::Reserve]);
+        drop(waiter);
         assert!(left.claim(Instant::now()).is_none());
+    }
+
+    #[tokio::test]
+    async fn each_operation_has_its_own_verdict() {
+        let (mut shed, waiter) = job(&[Verb::Settle, Verb::Reserve, Verb::Debit, Verb::Release]);
+        shed.refuse(Reason::Shed, |operation| matches!(operation.verb, Verb::Settle | Verb::Debit));
+        assert_eq!(shed.weight(), 2);
+        shed.answer([Verdict::NotRun(Reason::Closed), Verdict::Unknown].into_iter());
+        let verdicts = waiter.wait(Instant::now() + Duration::from_secs(60)).await;
+        assert!(
+            matches!(
+                &verdicts[..],
+                [
+                    Verdict::NotRun(Reason::Shed),
+                    Verdict::NotRun(Reason::Closed),
+                    Verdict::NotRun(Reason::Shed),
+                    Verdict::Unknown
+                ]
+            ),
+            "{verdicts:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn at_the_deadline_only_what_takes_room_is_given_up() {
+        let (late, _waiter) = job(&[Verb::Reserve, Verb::Settle]);
+        assert_eq!(late.claim(Instant::now() + Duration::from_secs(61)).map(verbs), Some(vec![Verb::Settle]));
+
+        let (waiting, waiter) = job(&[Verb::Reserve, Verb::Settle]);
+        let verdicts = waiter.wait(Instant::now()).await;
+        assert!(matches!(&verdicts[..], [Verdict::NotRun(Reason::Late), Verdict::Unknown]), "{verdicts:?}");
+        assert_eq!(waiting.claim(Instant::now()).map(verbs), Some(vec![Verb::Settle]), "its usage is real");
+
+        let (sent, waiter) = job(&[Verb::Reserve]);
+        let sent = sent.claim(Instant::now());
+        let verdicts = waiter.wait(Instant::now()).await;
+        assert!(matches!(&verdicts[..], [Verdict::Unknown]), "{verdicts:?}");
+        assert!(sent.is_some());
     }
 }

@@ -7,6 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use smallvec::{SmallVec, smallvec};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batch::{Batch, Limits},
-    job::{Job, Reason, Verdict, Waiter},
+    job::{Job, Operations, Reason, Verdict, Verdicts, Waiter},
     session::{Session, Sessions},
     shard::Shards,
     waiting::{Share, WaitingReserves},
@@ -35,24 +36,31 @@ pub struct Lane {
     urgent: mpsc::Sender<Job>,
     reserves: mpsc::Sender<Job>,
     waiting: Arc<WaitingReserves>,
-    /// What the links of waiting chains may take of the queues: these count jobs, and a chain is one.
-    chained: Room,
+    /// What waiting operations that go together may take of the queues: these count jobs, and they are one.
+    together: Room,
     max_batch: usize,
 }
 
-/// How many links of chains may wait, by queue.
+/// How many operations of jobs of many may wait, by queue.
 #[derive(Clone)]
 struct Room {
     urgent: Arc<Semaphore>,
     reserves: Arc<Semaphore>,
 }
 
-/// A chain in a queue, as its caller holds it.
+/// Operations in a queue, as their caller holds them.
 pub struct Queued {
-    /// One per operation, in order.
-    pub waiters: Vec<Waiter>,
-    _shares: Vec<Share>,
-    _room: OwnedSemaphorePermit,
+    waiter: Waiter,
+    deadline: Instant,
+    _shares: SmallVec<[Share; 1]>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Queued {
+    /// The verdicts, one for each operation, in order.
+    pub async fn verdicts(self) -> Verdicts {
+        self.waiter.wait(self.deadline).await
+    }
 }
 
 impl Lane {
@@ -61,12 +69,12 @@ impl Lane {
         let (urgent, urgent_jobs) = mpsc::channel(config.settle_queue);
         let (reserves, reserve_jobs) = mpsc::channel(config.reserve_queue);
         let waiting = Arc::new(WaitingReserves::new(config.reserves_per_user));
-        let chained = Room {
+        let together = Room {
             urgent: Arc::new(Semaphore::new(config.settle_queue)),
             reserves: Arc::new(Semaphore::new(config.reserve_queue)),
         };
         let max_batch = config.max_batch;
-        let lane = Self { urgent, reserves, waiting, chained, max_batch };
+        let lane = Self { urgent, reserves, waiting, together, max_batch };
         let task = LaneTask {
             urgent: urgent_jobs,
             reserves: reserve_jobs,
@@ -82,61 +90,47 @@ impl Lane {
     /// Puts an operation in the queue and waits for its verdict. Safe to drop at any point: a reserve that is still
     /// waiting is then given up, everything else runs to its end.
     pub async fn run(&self, partition: PartitionId, operation: Arc<Operation>, deadline: Instant) -> Verdict {
-        let takes_room = operation.verb.takes_room();
-        let share = if takes_room { self.waiting.enter(operation.user) } else { None };
-        if takes_room && share.is_none() {
-            return Verdict::NotRun(shed("share"));
-        }
-        let (job, waiter) = Job::new(partition, operation, deadline);
-        let queue = if takes_room { &self.reserves } else { &self.urgent };
-        match queue.try_send(job) {
-            Ok(()) => waiter.wait(deadline).await,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Verdict::NotRun(shed(if takes_room { "reserves" } else { "urgent" }))
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => Verdict::NotRun(Reason::Down),
+        match self.enqueue(partition, smallvec![operation], deadline) {
+            Ok(queued) => queued.verdicts().await.pop().unwrap_or(Verdict::Unknown),
+            Err(reason) => Verdict::NotRun(reason),
         }
     }
 
-    /// The most operations of one chain that go in one call.
-    pub fn longest_chain(&self) -> usize {
+    /// The most operations that go in one call.
+    pub fn longest_job(&self) -> usize {
         self.max_batch
     }
 
-    /// Puts operations of one account in a queue, to reach Redis in one call and in this order: in the reserves' queue
-    /// if one of them takes room, so that a chain is no way past the others. At most [`Self::longest_chain`].
+    /// Puts operations in a queue, to reach Redis in one call and in this order: in the reserves' queue if one of them
+    /// takes room, so that a batch call is no way past the others. At most [`Self::longest_job`].
     ///
     /// # Errors
     /// Why none of them was taken.
     pub fn enqueue(
         &self,
         partition: PartitionId,
-        operations: impl ExactSizeIterator<Item = Arc<Operation>>,
+        operations: Operations,
         deadline: Instant,
     ) -> Result<Queued, Reason> {
-        let (mut shares, mut waiters, mut jobs) =
-            (Vec::new(), Vec::with_capacity(operations.len()), Vec::new());
-        for operation in operations {
-            if operation.verb.takes_room() {
-                shares.push(self.waiting.enter(operation.user).ok_or_else(|| shed("share"))?);
-            }
-            let (job, waiter) = Job::new(partition, operation, deadline);
-            jobs.push(job);
-            waiters.push(waiter);
+        let mut shares = SmallVec::new();
+        for operation in operations.iter().filter(|operation| operation.verb.takes_room()) {
+            shares.push(self.waiting.enter(operation.user).ok_or_else(|| shed("share"))?);
         }
-        let takes_room = !shares.is_empty();
-        let (queue, room, name) = if takes_room {
-            (&self.reserves, &self.chained.reserves, "reserves")
+        let (queue, room, name) = if shares.is_empty() {
+            (&self.urgent, &self.together.urgent, "urgent")
         } else {
-            (&self.urgent, &self.chained.urgent, "urgent")
+            (&self.reserves, &self.together.reserves, "reserves")
         };
-        let links = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
-        let room = Arc::clone(room).try_acquire_many_owned(links).map_err(|_| shed(name))?;
-        let mut jobs = jobs.into_iter();
-        let Some(mut head) = jobs.next() else { return Ok(Queued { waiters, _shares: shares, _room: room }) };
-        head.followers = jobs.collect();
-        match queue.try_send(head) {
-            Ok(()) => Ok(Queued { waiters, _shares: shares, _room: room }),
+        let room = match u32::try_from(operations.len()) {
+            Ok(1) => None,
+            count => {
+                let count = count.unwrap_or(u32::MAX);
+                Some(Arc::clone(room).try_acquire_many_owned(count).map_err(|_| shed(name))?)
+            }
+        };
+        let (job, waiter) = Job::new(partition, operations, deadline);
+        match queue.try_send(job) {
+            Ok(()) => Ok(Queued { waiter, deadline, _shares: shares, _room: room }),
             Err(mpsc::error::TrySendError::Full(_)) => Err(shed(name)),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Reason::Down),
         }
@@ -211,7 +205,7 @@ impl LaneTask {
         }
         let fresh = self.session.is_none();
         let Some(mut session) = self.connected().await else {
-            jobs.into_iter().flat_map(Job::links).for_each(|job| job.answer(Verdict::NotRun(Reason::Down)));
+            jobs.into_iter().for_each(|job| job.answer_all(|| Verdict::NotRun(Reason::Down)));
             return;
         };
         let batch = Batch::build(jobs, &self.shards, &self.limits, session.link().run_id(), fresh);

@@ -3,7 +3,7 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `verbs`, `reads` | what callers ask, as methods of [`Ledger`] |
-//! | `chain` | the operations of one account in a batch call, in order |
+//! | `convoy`, `chain` | a batch call: what it sends first; the operations of one account, in order |
 //! | `calls` | one operation until its answer is definite: cold accounts, stale policies, lost replies |
 //! | `lane`, `batch`, `job`, `waiting` | from many callers to one pipeline of `apply` calls, and back |
 //! | `gate`, `ring`, `shard` | which life of a partition this replica serves; what it witnessed |
@@ -16,6 +16,7 @@ mod batch;
 mod calls;
 mod chain;
 mod cold;
+mod convoy;
 mod gate;
 mod job;
 mod keeper;
@@ -40,6 +41,7 @@ mod waiting;
 pub mod wire;
 mod witness;
 
+pub use chain::Chain;
 pub use outbox::{Outbox, OutboxPage};
 pub use refusal::{Account, Done, Outcome, Receipt, Refusal};
 pub use session::CallError;

@@ -45,10 +45,16 @@ fn word(answer: &Result<Done, Refusal>) -> &'static str {
     }
 }
 
+/// Runs one chain on the first replica.
+async fn chain_of(world: &World, user: UserId, asks: Vec<Ask>) -> Vec<Result<Done, Refusal>> {
+    let ledger = world.ledger();
+    ledger.begin(vec![(user, asks)], deadline()).await.remove(0).run().await
+}
+
 /// Runs a chain on the first replica, notes what it acked, and says how each operation was answered.
 async fn run(world: &World, user: UserId, asks: Vec<Ask>) -> Vec<&'static str> {
     let ids: Vec<ReservationId> = asks.iter().map(|ask| ask.id().clone()).collect();
-    let answers = world.ledger().chain(user, asks, deadline()).await;
+    let answers = chain_of(world, user, asks).await;
     assert_eq!(answers.len(), ids.len());
     let mut journal = world.journal.lock().unwrap();
     for (id, answer) in ids.into_iter().zip(&answers) {
@@ -200,7 +206,7 @@ async fn a_lost_call_whose_second_run_would_show_is_unknown_and_what_comes_later
     // A second run of the call would admit b: a has been released by then.
     let chain = || vec![reserve("a", 10), reserve("b", 10), release("a"), debit("d", 1), debit("e", 1)];
     proxied.proxy.set(Mode::CutReply);
-    let answers = world.ledger().chain(user, chain(), deadline()).await;
+    let answers = chain_of(world, user, chain()).await;
     proxied.proxy.set(Mode::Pass);
     let unavailable = |outcome| Err(Refusal::Unavailable { outcome });
     let (unknown, none) = (unavailable(Outcome::Unknown), unavailable(Outcome::None));
@@ -255,7 +261,7 @@ async fn an_expired_reservation_in_the_middle_says_so() {
     let held = world.reserve_on(0, user, "old", 10, 1).await.unwrap().subject;
     until("it is due", async || jiff::Timestamp::now().as_millisecond() as u64 > held.expires_at_ms).await;
     let asks = vec![extend("old", 20), settle("old", 7), settle("old", 7), release("old")];
-    let answers = world.ledger().chain(user, asks, deadline()).await;
+    let answers = chain_of(&world, user, asks).await;
     assert_eq!(answers[0], Err(Refusal::Finished { state: State::Expired }));
     assert_eq!(answers[1..].iter().map(word).collect::<Vec<_>>(), ["charged", "CHARGED", "finished"]);
     world.journal.lock().unwrap().acked.insert((user, id("old")), 7);

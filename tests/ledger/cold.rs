@@ -52,7 +52,10 @@ async fn an_account_that_redis_lost_is_never_a_new_one_with_full_quota() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_whose_first_caller_left_while_it_was_loaded_is_not_taken_for_a_lost_one() {
     let world = World::start(2).await;
-    let users = join_all((0..300).map(|_| world.user(100))).await;
+    let mut users = Vec::new();
+    for _ in 0..300 {
+        users.push(world.user(100).await);
+    }
     let epoch = world.epoch(users[0]).await;
     // They leave at every moment of a load.
     let hurried = users.iter().enumerate().map(|(n, user)| {

@@ -30,17 +30,13 @@ const FIXED: usize = 3 + 8;
 const BYTES_PER_OPERATION: usize = 320;
 
 /// The whole command, written once into one buffer.
-pub fn apply<'a>(
-    keys: &Keys,
-    head: Head<'_>,
-    operations: impl ExactSizeIterator<Item = &'a Operation> + Clone,
-) -> Cmd {
-    let key_count = 3 + operations.clone().map(|operation| 1 + operation.lines.len()).sum::<usize>();
+pub fn apply(keys: &Keys, head: Head<'_>, operations: &[&Operation]) -> Cmd {
+    let key_count = 3 + operations.iter().map(|operation| 1 + operation.lines.len()).sum::<usize>();
     let count = operations.len();
     let mut command = Cmd::with_capacity(FIXED + key_count + count, 512 + BYTES_PER_OPERATION * count);
     command.arg("EVALSHA").arg(scripts::APPLY.sha()).arg(key_count);
     command.arg(keys.meta()).arg(keys.expiry()).arg(keys.outbox());
-    for operation in operations.clone() {
+    for operation in operations {
         command.arg(keys.record(operation.user, &operation.id));
         for line in &operation.lines {
             command.arg(keys.budget(line.budget));
