@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Config, ConfigError},
+    crypto::{Keyring, KeyringError},
     flusher::Flusher,
     http::{
         self, Api,
@@ -50,6 +51,8 @@ pub enum AppError {
     Config(#[from] ConfigError),
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    #[error("keys: {0}")]
+    Keys(#[from] KeyringError),
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -64,7 +67,7 @@ pub enum AppError {
 /// it is ready a moment later, as `/readyz` says.
 ///
 /// # Errors
-/// When it cannot listen, a certificate cannot be used, or Postgres has a schema this version does not know.
+/// When it cannot listen, a key or a certificate cannot be used, or Postgres has a schema this version does not know.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
@@ -72,7 +75,7 @@ pub async fn run(
 ) -> Result<(), AppError> {
     config.check()?;
     let tls = Tls::of(&config.http)?;
-    let store = Store::lazy(&config.postgres)?;
+    let store = Store::lazy(&config.postgres, &Keyring::of(&config.keys)?)?;
     let exporter = Exporter::start()?;
     let listener = listen(config.http.listen).await?;
     let metrics_listener = listen(config.http.metrics_listen).await?;

@@ -3,6 +3,7 @@
 //! Every key stands with its default and its unit in `config.example.toml`; a test keeps the two in step.
 
 mod issuers;
+mod keys;
 
 use std::{
     net::SocketAddr,
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
+pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
 
 /// Everything the service can be told.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -25,6 +27,7 @@ pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub struct Config {
     pub http: HttpConfig,
     pub auth: AuthConfig,
+    pub keys: KeysConfig,
     pub redis: RedisConfig,
     pub postgres: PostgresConfig,
     pub ledger: LedgerConfig,

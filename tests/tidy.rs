@@ -21,8 +21,8 @@ const RANKS: [&[&str]; 8] = [
     &["main"],
 ];
 
-/// What leaves may use of other leaves: logging reads its part of the configuration.
-const LEAF_USES: [(&str, &str); 1] = [("telemetry", "config")];
+/// What leaves may use of other leaves: logging and the keyring read their part of the configuration.
+const LEAF_USES: [(&str, &str); 2] = [("telemetry", "config"), ("crypto", "config")];
 
 const MAX_LINES: usize = 400;
 

@@ -5,6 +5,7 @@
 mod check_config;
 mod dev;
 mod jwt;
+mod keys;
 mod migrate;
 mod serve;
 mod shutdown;
@@ -19,6 +20,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     app::AppError,
     config::{Config, ConfigError},
+    crypto::KeyringError,
     devstack::DevstackError,
     http::jwt::{KeyFileError, MintError},
     store::StoreError,
@@ -43,6 +45,9 @@ enum Command {
     Dev(Box<dev::DevOptions>),
     /// Bring the database schema up to date.
     Migrate,
+    /// Make and rotate the keys that seal what is secret in the database.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Make a JWT that this configuration takes.
     Jwt(jwt::JwtOptions),
     /// Read and check the configuration, and show it with its secrets hidden.
@@ -56,6 +61,8 @@ enum CliError {
     Config(#[from] ConfigError),
     #[error("{0}")]
     Logging(String),
+    #[error("keys: {0}")]
+    Keys(#[from] KeyringError),
     #[error(transparent)]
     App(#[from] AppError),
     #[error(transparent)]
@@ -68,6 +75,10 @@ enum CliError {
     KeyFile { path: PathBuf, error: KeyFileError },
     #[error("{what}: {source}")]
     Io { what: String, source: std::io::Error },
+    #[error("these accounts have an address that another one has too; change one of each pair: {0}")]
+    EmailsTaken(String),
+    #[error("{0} values cannot be opened: {1}")]
+    Unopened(usize, String),
     #[error("{0}")]
     Usage(&'static str),
     #[error("`cota dev` runs in {folder} already{details}")]
@@ -109,6 +120,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve => serve::run(Config::load(file)?).await,
         Command::Dev(options) => dev::run(&options, Config::read(file)?).await,
         Command::Migrate => migrate::run(&Config::load(file)?).await,
+        Command::Keys(command) => keys::run(&command, || Ok(Config::load(file)?)).await,
         Command::Jwt(options) => jwt::run(&options, &Config::load(file)?),
         Command::CheckConfig => check_config::run(&Config::load(file)?),
     }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     config::{AuthConfig, Config, HttpConfig, PostgresConfig, RedisConfig, Secret},
+    crypto::Keyring,
     ledger::Ledger,
     quota::{Partitions, UserId},
     store::Store,
@@ -62,7 +63,8 @@ impl Harness {
             },
             ..Config::default()
         };
-        let store = Store::lazy(&config.postgres).unwrap();
+        let keyring = Keyring::of(&Keyring::generate("test").unwrap()).unwrap();
+        let store = Store::lazy(&config.postgres, &keyring).unwrap();
         let (ledger, _) = Ledger::new(&config, store.clone(), Partitions::new(2).unwrap()).unwrap();
         let api = Api::new(ledger, store, http, Verifier::new(&auth));
         Self { router: router(api), auth }

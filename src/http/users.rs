@@ -274,7 +274,11 @@ impl From<StoreError> for Problem {
                 tracing::warn!(%error, "the answer of Postgres was lost");
                 Self::unavailable(Code::StoreUnavailable, Outcome::Unknown)
             }
-            StoreError::Schema(_) | StoreError::Corrupt(_) | StoreError::Failed(_) => {
+            StoreError::Schema(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Sealed(_)
+            | StoreError::Sealing(_)
+            | StoreError::Failed(_) => {
                 tracing::error!(%error, "a request met what should not be");
                 Code::Internal.into()
             }

@@ -9,7 +9,10 @@ use super::{
     events::{self, NewEvent},
     users::select_user,
 };
-use crate::quota::{EventKind, MAX_OPERATION_TOKENS, MAX_TOTAL_TOKENS, UserId};
+use crate::{
+    crypto::Keyring,
+    quota::{EventKind, MAX_OPERATION_TOKENS, MAX_TOTAL_TOKENS, UserId},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -114,7 +117,10 @@ impl Store {
     pub async fn credit(&self, user: UserId, credit: &Credit) -> Result<CreditOutcome, StoreError> {
         let mut attempt = 1;
         loop {
-            match self.run(async |mut connection| credit_once(&mut connection, user, credit).await).await {
+            match self
+                .run(async |mut connection| credit_once(&mut connection, &self.keyring, user, credit).await)
+                .await
+            {
                 Err(StoreError::Contended(_)) if attempt < MAX_ATTEMPTS => attempt += 1,
                 result => return result,
             }
@@ -148,6 +154,7 @@ impl Store {
 
 async fn credit_once(
     connection: &mut PgConnection,
+    keyring: &Keyring,
     user: UserId,
     credit: &Credit,
 ) -> Result<CreditOutcome, StoreError> {
@@ -159,7 +166,7 @@ async fn credit_once(
         if earlier.kind != credit.kind || earlier.tokens != credit.tokens {
             return Ok(CreditOutcome::Mismatch);
         }
-        let user = account(&mut transaction, user).await?;
+        let user = account(&mut transaction, keyring, user).await?;
         return Ok(CreditOutcome::Replayed { grant: earlier, user });
     }
     let total = total.saturating_add(credit.tokens);
@@ -168,7 +175,7 @@ async fn credit_once(
     }
     let grant = insert(&mut transaction, user, credit).await?;
     events::append(&mut transaction, &[granted(&grant, total)]).await?;
-    let user = account(&mut transaction, user).await?;
+    let user = account(&mut transaction, keyring, user).await?;
     transaction.commit().await.map_err(StoreError::from_commit)?;
     Ok(CreditOutcome::Granted { grant, user })
 }
@@ -237,9 +244,7 @@ async fn insert(connection: &mut PgConnection, user: UserId, credit: &Credit) ->
     row.try_into()
 }
 
-async fn account(connection: &mut PgConnection, user: UserId) -> Result<User, StoreError> {
-    select_user(connection, user)
-        .await?
-        .ok_or(StoreError::Corrupt("a locked account is gone".into()))?
-        .try_into()
+async fn account(connection: &mut PgConnection, keyring: &Keyring, user: UserId) -> Result<User, StoreError> {
+    let row = select_user(connection, user).await?;
+    row.ok_or(StoreError::Corrupt("a locked account is gone".into()))?.open(keyring)
 }

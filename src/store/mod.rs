@@ -19,6 +19,8 @@ mod profiles;
 mod recovery_lock;
 mod replicas;
 mod schema;
+mod sealed;
+mod secrets;
 mod transactions;
 mod users;
 
@@ -39,11 +41,14 @@ pub use partitions::{PartitionRow, PartitionState};
 pub use profiles::{Expected, ProfileChange, Update};
 pub use recovery_lock::RecoveryLock;
 pub use replicas::ReplicaId;
+pub use sealed::{Resealed, SealedColumn, SealedCount};
+pub use secrets::EmailsSealed;
 pub use transactions::{Drift, LedgerRow};
 pub use users::{Creation, NewUser, User, UserFilter, UserStatus};
 
 use crate::{
     config::{PostgresConfig, millis},
+    crypto::Keyring,
     quota::UserId,
 };
 
@@ -52,6 +57,7 @@ use crate::{
 pub struct Store {
     pool: PgPool,
     options: Arc<PgConnectOptions>,
+    keyring: Keyring,
     /// Bound of one call, from the moment it has a connection.
     call_timeout: Duration,
 }
@@ -64,17 +70,18 @@ impl Store {
     ///
     /// # Errors
     /// When the URL is malformed or Postgres cannot be reached.
-    pub async fn connect(config: &PostgresConfig) -> Result<Self, StoreError> {
-        let store = Self::lazy(config)?;
+    pub async fn connect(config: &PostgresConfig, keyring: &Keyring) -> Result<Self, StoreError> {
+        let store = Self::lazy(config, keyring)?;
         store.ping().await?;
         Ok(store)
     }
 
-    /// Sets up the pool without a connection: for a service that has to start while Postgres is away.
+    /// Sets up the pool without a connection: for a service that has to start while Postgres is away. `keyring` opens
+    /// and seals what is secret in the rows.
     ///
     /// # Errors
     /// When the URL is malformed, or `ca_file` cannot be read.
-    pub fn lazy(config: &PostgresConfig) -> Result<Self, StoreError> {
+    pub fn lazy(config: &PostgresConfig, keyring: &Keyring) -> Result<Self, StoreError> {
         let options = encrypted(config, config.url.expose().parse().map_err(StoreError::from_acquire)?)?;
         let statement_ms = config.statement_timeout_ms;
         let options = options.application_name("cota").options([
@@ -94,7 +101,7 @@ impl Store {
             .connect_lazy_with(options.clone());
         // Time for the server's own time-outs to speak first: theirs is the definite answer.
         let call_timeout = millis(statement_ms) + Duration::from_millis(500);
-        Ok(Self { pool, options: Arc::new(options), call_timeout })
+        Ok(Self { pool, options: Arc::new(options), keyring: keyring.clone(), call_timeout })
     }
 
     /// Whether Postgres answers.
@@ -157,8 +164,9 @@ mod tests {
     fn calls_can_be_spawned() {
         fn spawnable<T>(_: impl Future<Output = T> + Send + 'static) {}
         let config = PostgresConfig::default();
+        let keyring = Keyring::of(&Keyring::generate("test").unwrap()).unwrap();
         spawnable(async move {
-            let store = Store::connect(&config).await?;
+            let store = Store::connect(&config, &keyring).await?;
             let user = UserId::generate();
             let partition = crate::quota::PartitionId(0);
             store.book(partition, 1, Booker::Flusher { run_id: "run" }, &[], 0).await?;

@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use super::{
     Store, StoreError, User,
     error::violates,
+    secrets::{EMAIL_INDEX, SealedEmail},
     signed,
     users::{UserRow, select_user},
 };
@@ -53,14 +54,16 @@ impl Store {
         expected: &Expected,
         change: &ProfileChange,
     ) -> Result<Update, StoreError> {
+        let email = change.email.as_deref().map(|email| SealedEmail::new(&self.keyring, id.0, email));
+        let email = email.transpose()?;
         let done = self
-            .run(async |mut connection| match update(&mut connection, id, expected, change).await {
+            .run(async |mut connection| match update(&mut connection, id, expected, &email, change).await {
                 Ok(Some(row)) => Ok(Ok(row)),
                 Ok(None) => Ok(Err(match select_user(&mut connection, id).await? {
                     Some(_) => Update::Stale,
                     None => Update::UserNotFound,
                 })),
-                Err(error) if violates(&error, "user_accounts_email_key") => Ok(Err(Update::EmailTaken)),
+                Err(error) if violates(&error, EMAIL_INDEX) => Ok(Err(Update::EmailTaken)),
                 Err(error) if violates(&error, "user_accounts_external_id_key") => {
                     Ok(Err(Update::ExternalIdTaken))
                 }
@@ -68,7 +71,7 @@ impl Store {
             })
             .await?;
         match done {
-            Ok(row) => Ok(Update::Updated(row.try_into()?)),
+            Ok(row) => Ok(Update::Updated(row.open(&self.keyring)?)),
             Err(refused) => Ok(refused),
         }
     }
@@ -78,28 +81,31 @@ async fn update(
     connection: &mut PgConnection,
     id: UserId,
     expected: &Expected,
+    email: &Option<SealedEmail>,
     change: &ProfileChange,
 ) -> Result<Option<UserRow>, sqlx::Error> {
     let versions: Option<Vec<i64>> = match expected {
         Expected::Any => None,
         Expected::OneOf(versions) => Some(versions.iter().map(|version| signed(*version)).collect()),
     };
-    let ProfileChange { email, external_id, locale, time_zone, alert_threshold } = change;
+    let ProfileChange { email: _, external_id, locale, time_zone, alert_threshold } = change;
     sqlx::query_as!(
         UserRow,
         r#"UPDATE user_accounts
-         SET email = coalesce($3, email),
+         SET email = CASE WHEN $3::bytea IS NULL THEN email END,
+             email_sealed = coalesce($3, email_sealed),
+             email_index = coalesce($11, email_index),
              external_id = CASE WHEN $4 THEN $5 ELSE external_id END,
              locale = CASE WHEN $6 THEN $7 ELSE locale END,
              time_zone = CASE WHEN $8 THEN $9 ELSE time_zone END,
              alert_threshold = coalesce($10::int::numeric / 10000, alert_threshold),
              version = version + 1, updated_at = now()
          WHERE id = $1 AND ($2::bigint[] IS NULL OR version = ANY($2))
-         RETURNING id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+         RETURNING id, email, email_sealed, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
                    created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!""#,
         id.0,
         versions.as_deref(),
-        email.as_deref(),
+        email.as_ref().map(|email| &email.sealed[..]),
         external_id.is_some(),
         external_id.as_ref().and_then(Option::as_deref),
         locale.is_some(),
@@ -107,6 +113,7 @@ async fn update(
         time_zone.is_some(),
         time_zone.as_ref().and_then(Option::as_deref),
         alert_threshold.map(|threshold| i32::from(threshold.ten_thousandths())),
+        email.as_ref().map(|email| &email.index[..]),
     )
     .fetch_optional(connection)
     .await

@@ -12,6 +12,11 @@ use super::{
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
+/// The newest migration that this program knows.
+pub(super) fn newest_migration() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
 impl Store {
     /// Applies the migrations that are missing; says how many. Two at once wait for each other. Refuses a schema that
     /// is newer than this program, or was changed.

@@ -4,8 +4,16 @@ use jiff::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Store, StoreError, error::violates, unsigned};
-use crate::quota::{AlertThreshold, UserId};
+use super::{
+    Store, StoreError,
+    error::violates,
+    secrets::{EMAIL_INDEX, SealedEmail, email_index, open_email},
+    unsigned,
+};
+use crate::{
+    crypto::Keyring,
+    quota::{AlertThreshold, UserId},
+};
 
 /// An account as Postgres has it. What is reserved is in Redis only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +94,8 @@ pub struct UserFilter<'a> {
 
 pub(super) struct UserRow {
     pub(super) id: Uuid,
-    pub(super) email: String,
+    pub(super) email: Option<String>,
+    pub(super) email_sealed: Option<Vec<u8>>,
     pub(super) external_id: Option<String>,
     pub(super) status: String,
     pub(super) locale: Option<String>,
@@ -99,23 +108,28 @@ pub(super) struct UserRow {
     pub(super) updated_at: jiff_sqlx::Timestamp,
 }
 
-impl TryFrom<UserRow> for User {
-    type Error = StoreError;
-
-    fn try_from(row: UserRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: UserId(row.id),
-            email: row.email,
-            external_id: row.external_id,
-            status: UserStatus::from_sql(&row.status)?,
-            locale: row.locale,
-            time_zone: row.time_zone,
-            alert_threshold: threshold(row.alert_threshold)?,
-            total_tokens: unsigned(row.total_tokens)?,
-            used_tokens: unsigned(row.used_tokens)?,
-            version: unsigned(row.version)?,
-            created_at: row.created_at.to_jiff(),
-            updated_at: row.updated_at.to_jiff(),
+impl UserRow {
+    /// The account, its address opened.
+    pub(super) fn open(self, keyring: &Keyring) -> Result<User, StoreError> {
+        let email = match (self.email, &self.email_sealed) {
+            // An older replica may have written it after it was sealed: then it is the newer one.
+            (Some(plain), _) => plain,
+            (None, Some(sealed)) => open_email(keyring, self.id, sealed)?,
+            (None, None) => return Err(StoreError::corrupt("an account without an address")),
+        };
+        Ok(User {
+            id: UserId(self.id),
+            email,
+            external_id: self.external_id,
+            status: UserStatus::from_sql(&self.status)?,
+            locale: self.locale,
+            time_zone: self.time_zone,
+            alert_threshold: threshold(self.alert_threshold)?,
+            total_tokens: unsigned(self.total_tokens)?,
+            used_tokens: unsigned(self.used_tokens)?,
+            version: unsigned(self.version)?,
+            created_at: self.created_at.to_jiff(),
+            updated_at: self.updated_at.to_jiff(),
         })
     }
 }
@@ -130,10 +144,11 @@ impl Store {
     /// Creates an account with nothing granted.
     pub async fn create_user(&self, new: &NewUser) -> Result<Creation, StoreError> {
         let id = new.id.unwrap_or_else(UserId::generate);
+        let email = SealedEmail::new(&self.keyring, id.0, &new.email)?;
         let inserted = self
-            .run(async |mut connection| match insert_user(&mut connection, id, new).await {
+            .run(async |mut connection| match insert_user(&mut connection, id, &email, new).await {
                 Ok(row) => Ok(Ok(row)),
-                Err(error) if violates(&error, "user_accounts_email_key") => Ok(Err(Creation::EmailTaken)),
+                Err(error) if violates(&error, EMAIL_INDEX) => Ok(Err(Creation::EmailTaken)),
                 Err(error) if violates(&error, "user_accounts_external_id_key") => {
                     Ok(Err(Creation::ExternalIdTaken))
                 }
@@ -142,7 +157,7 @@ impl Store {
             })
             .await?;
         match inserted {
-            Ok(row) => Ok(Creation::Created(row.try_into()?)),
+            Ok(row) => Ok(Creation::Created(row.open(&self.keyring)?)),
             Err(taken) => Ok(taken),
         }
     }
@@ -150,7 +165,7 @@ impl Store {
     pub async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         self.run(async |mut connection| select_user(&mut connection, id).await)
             .await?
-            .map(User::try_from)
+            .map(|row| row.open(&self.keyring))
             .transpose()
     }
 
@@ -162,6 +177,7 @@ impl Store {
         filter: UserFilter<'_>,
     ) -> Result<Vec<User>, StoreError> {
         let after = after.map_or(Uuid::nil(), |user| user.0);
+        let index = filter.email.map(|email| email_index(&self.keyring, email));
         let rows = self
             .run(async |mut connection| match filter {
                 UserFilter { email: None, external_id: None } => {
@@ -170,10 +186,13 @@ impl Store {
                 UserFilter { external_id: Some(external_id), .. } => {
                     by_external_id(&mut connection, external_id).await
                 }
-                UserFilter { email: Some(email), .. } => by_email(&mut connection, email).await,
+                UserFilter { email: Some(email), .. } => {
+                    by_email(&mut connection, index.as_ref().map(|index| &index[..]), email).await
+                }
             })
             .await?;
-        let users: Vec<User> = rows.into_iter().map(User::try_from).collect::<Result<_, _>>()?;
+        let users: Vec<User> =
+            rows.into_iter().map(|row| row.open(&self.keyring)).collect::<Result<_, _>>()?;
         Ok(users
             .into_iter()
             .filter(|user| user.id.0 > after)
@@ -198,22 +217,25 @@ impl Store {
                 select_user(&mut connection, id).await
             })
             .await?;
-        row.map(User::try_from).transpose()
+        row.map(|row| row.open(&self.keyring)).transpose()
     }
 }
 
 async fn insert_user(
     connection: &mut PgConnection,
     id: UserId,
+    email: &SealedEmail,
     new: &NewUser,
 ) -> Result<UserRow, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        r#"INSERT INTO user_accounts (id, email, external_id, locale, time_zone) VALUES ($1, $2, $3, $4, $5)
-         RETURNING id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+        r#"INSERT INTO user_accounts (id, email_sealed, email_index, external_id, locale, time_zone)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         RETURNING id, email, email_sealed, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
                    created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!""#,
         id.0,
-        new.email,
+        email.sealed,
+        email.index,
         new.external_id,
         new.locale,
         new.time_zone,
@@ -228,7 +250,7 @@ pub(super) async fn select_user(
 ) -> Result<Option<UserRow>, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        r#"SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+        r#"SELECT id, email, email_sealed, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
                 created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!"
          FROM user_accounts WHERE id = $1"#,
         id.0,
@@ -240,7 +262,7 @@ pub(super) async fn select_user(
 async fn page(connection: &mut PgConnection, after: Uuid, limit: i64) -> Result<Vec<UserRow>, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        r#"SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+        r#"SELECT id, email, email_sealed, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
                 created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!"
          FROM user_accounts WHERE id > $1 ORDER BY id LIMIT $2"#,
         after,
@@ -250,12 +272,18 @@ async fn page(connection: &mut PgConnection, after: Uuid, limit: i64) -> Result<
     .await
 }
 
-async fn by_email(connection: &mut PgConnection, email: &str) -> Result<Vec<UserRow>, sqlx::Error> {
+/// By the index; by the address itself while accounts are left that `cota migrate` has not sealed.
+async fn by_email(
+    connection: &mut PgConnection,
+    index: Option<&[u8]>,
+    email: &str,
+) -> Result<Vec<UserRow>, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        r#"SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+        r#"SELECT id, email, email_sealed, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
                 created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!"
-         FROM user_accounts WHERE lower(email) = lower($1)"#,
+         FROM user_accounts WHERE email_index = $1 OR lower(email) = lower($2)"#,
+        index,
         email,
     )
     .fetch_all(connection)
@@ -268,7 +296,7 @@ async fn by_external_id(
 ) -> Result<Vec<UserRow>, sqlx::Error> {
     sqlx::query_as!(
         UserRow,
-        r#"SELECT id, email, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
+        r#"SELECT id, email, email_sealed, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
                 created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!"
          FROM user_accounts WHERE external_id = $1"#,
         external_id,

@@ -10,7 +10,7 @@ use cota::{
     http::jwt::{Role, mint},
 };
 
-use crate::support::world::until;
+use crate::support::{servers, world::until};
 
 /// A replica; killed when dropped.
 pub struct Replica {
@@ -41,6 +41,7 @@ impl Replica {
             .env("COTA_HTTP__LISTEN", format!("127.0.0.1:{http}"))
             .env("COTA_HTTP__METRICS_LISTEN", format!("127.0.0.1:{metrics}"))
             .env("COTA_AUTH__HS256_SECRET", config.auth.hs256_secret.expose())
+            .envs(servers::keys_environment(&config.keys))
             .env("COTA_REDIS__URL", config.redis.url.expose())
             .env("COTA_POSTGRES__URL", config.postgres.url.expose())
             .env("COTA_POSTGRES__MAX_CONNECTIONS", "8")

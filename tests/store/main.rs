@@ -11,6 +11,7 @@ mod refusals;
 mod replicas;
 mod schema;
 mod scratch;
+mod secrets;
 #[path = "../support/servers.rs"]
 mod servers;
 mod users;

@@ -34,7 +34,7 @@ pub fn config(url: &str) -> PostgresConfig {
 pub async fn database() -> Database {
     let database = servers::database().await;
     let url = database.url().to_owned();
-    let store = Store::connect(&config(&url)).await.unwrap();
+    let store = Store::connect(&config(&url), &servers::keyring()).await.unwrap();
     store.ensure_partitions(Partitions::new(8).unwrap()).await.unwrap();
     Database { store, pool: PgPool::connect_lazy(&url).unwrap(), url, _database: database }
 }

@@ -13,4 +13,6 @@ pub mod servers;
 pub mod service;
 pub mod world;
 
-pub use servers::{TempFolder, TestDatabase, TestPostgres, TestRedis, database, postgres, redis, redis_with};
+pub use servers::{
+    TempFolder, TestDatabase, TestPostgres, TestRedis, database, keyring, keys, postgres, redis, redis_with,
+};

@@ -9,6 +9,7 @@ use std::{
 
 use cota::{
     config::{Config, Secret},
+    crypto::Keyring,
     flusher::{Flusher, RunningFlusher},
     ledger::{Ledger, Receipt, Refusal, Running, keys::Keys},
     quota::{
@@ -19,7 +20,7 @@ use cota::{
 };
 use tokio::{runtime::Runtime, time::Instant};
 
-use super::{TestDatabase, TestPostgres, TestRedis, database, invariants, postgres, redis};
+use super::{TestDatabase, TestPostgres, TestRedis, database, invariants, keys, postgres, redis};
 
 /// Bound of anything a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +49,7 @@ impl Replica {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let _entered = runtime.enter();
-        let store = Store::lazy(&config.postgres).unwrap();
+        let store = Store::lazy(&config.postgres, &Keyring::of(&config.keys).unwrap()).unwrap();
         let (ledger, background) = Ledger::new(config, store.clone(), partitions).unwrap();
         let running = background.start();
         let flusher =
@@ -127,8 +128,9 @@ impl World {
         config.postgres.url = Secret::new(database.url());
         config.postgres.max_connections = 8;
         config.ledger.partitions = 2;
+        config.keys = keys();
         change(&mut config);
-        let store = Store::connect(&config.postgres).await.unwrap();
+        let store = Store::connect(&config.postgres, &Keyring::of(&config.keys).unwrap()).await.unwrap();
         let wanted = Partitions::new(config.ledger.partitions).unwrap();
         let partitions = store.ensure_partitions(wanted).await.unwrap();
         let world = Self {

@@ -28,6 +28,7 @@ use super::{CliError, shutdown};
 use crate::{
     app::{self, Addresses, AppError},
     config::{Config, Secret},
+    crypto::Keyring,
     devstack::{PostgresOptions, PostgresServer, RedisOptions, RedisServer},
     quota::UserId,
     store::Store,
@@ -113,6 +114,7 @@ async fn serve(
     config.http.listen = loopback(options.http_port, config.http.listen.port());
     config.http.metrics_listen = loopback(options.metrics_port, config.http.metrics_listen.port());
     config.auth.hs256_secret = Secret::new(&secrets.hs256_secret);
+    config.keys = secrets.keys.clone();
     config.redis.url = Secret::new(servers.redis.url());
     config.postgres.url = Secret::new(servers.postgres.url(DATABASE));
     config.check()?;
@@ -161,7 +163,7 @@ fn finished(ended: Result<Result<(), AppError>, tokio::task::JoinError>) -> Resu
 
 /// Makes sure of the schema and of the demo user.
 async fn prepare(config: &Config) -> Result<UserId, CliError> {
-    let store = Store::connect(&config.postgres).await?;
+    let store = Store::connect(&config.postgres, &Keyring::of(&config.keys)?).await?;
     store.migrate().await?;
     let user = demo::ensure_user(&store).await;
     store.close().await;
