@@ -14,8 +14,10 @@ use tokio::{
     time::{interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
+    accounts::checkpoints::Checkpoints,
     config::{Config, ConfigError},
     crypto::{Keyring, KeyringError},
     flusher::Flusher,
@@ -114,6 +116,14 @@ async fn serve(
     doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
     let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), verifier);
     doors.tasks.spawn(upkeep(exporter, ledger, api.clone(), doors.stop.clone()));
+    let (refusals, refusals_store, stop) = (api.clone(), store.clone(), doors.stop.clone());
+    doors.tasks.spawn(async move { refusals.refusals.keep(&refusals_store, stop).await });
+    if let Some(folder) = &config.audit.checkpoint_dir {
+        let name = Uuid::now_v7().simple().to_string();
+        let checkpoints = Checkpoints::new(store.clone(), Keyring::of(&config.keys)?, folder, name);
+        let period = Duration::from_secs(config.audit.checkpoint_interval_seconds.max(1));
+        doors.tasks.spawn(checkpoints.run(period, doors.stop.clone()));
+    }
     let (limits, stop) = (api.clone(), doors.stop.clone());
     doors.tasks.spawn(async move { limits.limits.upkeep(stop).await });
     doors.front.open(http::router(api));

@@ -2,8 +2,10 @@
 //!
 //! Every key stands with its default and its unit in `config.example.toml`; a test keeps the two in step.
 
+mod audit;
 mod issuers;
 mod keys;
+mod secret;
 
 use std::{
     net::SocketAddr,
@@ -18,8 +20,10 @@ use figment::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use audit::AuditConfig;
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
+pub use secret::Secret;
 
 /// Everything the service can be told.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -32,6 +36,7 @@ pub struct Config {
     pub postgres: PostgresConfig,
     pub ledger: LedgerConfig,
     pub flusher: FlusherConfig,
+    pub audit: AuditConfig,
     pub log: LogConfig,
 }
 
@@ -356,28 +361,6 @@ impl Config {
 /// Milliseconds of the configuration as a duration.
 pub fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-/// A value that never shows in logs or debug output.
-#[derive(Clone, Default, Deserialize, Serialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The value itself; for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
-    }
 }
 
 #[derive(Debug, thiserror::Error)]

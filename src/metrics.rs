@@ -67,6 +67,7 @@ metrics! {
     Counter FLUSHED "cota_flushed_rows_total" ["result"] "Outbox entries booked: inserted, replayed, or dead letters.";
     Histogram FLUSH_SECONDS "cota_flush_seconds" [] "One flush: read, book, ack.";
     Counter FLUSH_FAILURES "cota_flush_failures_total" [] "Flushes that failed and are repeated.";
+    Counter CHECKPOINTS "cota_audit_checkpoints_total" ["outcome"] "Checkpoints of the audit log: written, or failed.";
     Gauge BUILD "cota_build_info" ["version"] "Always 1; the version that runs.";
 }
 
@@ -199,6 +200,11 @@ pub fn calls_in_flight(calls: usize) {
 
 pub fn certificate(outcome: &'static str) {
     metrics::counter!(CERTIFICATES, "outcome" => outcome).increment(1);
+}
+
+pub fn checkpoint(is_written: bool) {
+    let outcome = if is_written { "written" } else { "failed" };
+    metrics::counter!(CHECKPOINTS, "outcome" => outcome).increment(1);
 }
 
 /// `route` is the router's pattern, never the path as sent.

@@ -1,5 +1,7 @@
 //! Use cases on users and grants: check, tell Postgres, then let Redis know.
 
+pub mod audit;
+pub mod checkpoints;
 pub mod credits;
 pub mod users;
 

@@ -2,6 +2,7 @@
 //!
 //! Answers for programs and people go to standard output; progress, logs and errors to standard error.
 
+mod audit;
 mod check_config;
 mod dev;
 mod jwt;
@@ -18,6 +19,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
+    accounts::checkpoints::CheckpointError,
     app::AppError,
     config::{Config, ConfigError},
     crypto::KeyringError,
@@ -45,6 +47,9 @@ enum Command {
     Dev(Box<dev::DevOptions>),
     /// Bring the database schema up to date.
     Migrate,
+    /// Check the audit log, or write a checkpoint of it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Make and rotate the keys that seal what is secret in the database.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -77,6 +82,10 @@ enum CliError {
     Io { what: String, source: std::io::Error },
     #[error("these accounts have an address that another one has too; change one of each pair: {0}")]
     EmailsTaken(String),
+    #[error("{0} things are not as they were written")]
+    Unsound(u64),
+    #[error("checkpoints: {0}")]
+    Checkpoints(#[from] CheckpointError),
     #[error("{0} values cannot be opened: {1}")]
     Unopened(usize, String),
     #[error("{0}")]
@@ -120,6 +129,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve => serve::run(Config::load(file)?).await,
         Command::Dev(options) => dev::run(&options, Config::read(file)?).await,
         Command::Migrate => migrate::run(&Config::load(file)?).await,
+        Command::Audit(command) => audit::run(&command, &Config::load(file)?).await,
         Command::Keys(command) => keys::run(&command, || Ok(Config::load(file)?)).await,
         Command::Jwt(options) => jwt::run(&options, &Config::load(file)?),
         Command::CheckConfig => check_config::run(&Config::load(file)?),

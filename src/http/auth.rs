@@ -8,7 +8,7 @@
 use std::{marker::PhantomData, time::Duration};
 
 use axum::{
-    extract::{FromRequestParts, RawPathParams},
+    extract::{FromRequestParts, MatchedPath, RawPathParams},
     http::{HeaderMap, header, request::Parts},
 };
 
@@ -23,6 +23,7 @@ use crate::{
     config::millis,
     metrics,
     quota::{ReservationId, UserId},
+    store::caller_known,
 };
 
 /// Who may use a route below `/users/{id}`.
@@ -95,7 +96,7 @@ impl<R: Rule + Send> FromRequestParts<Api> for For<R> {
         let own = principal.role == Role::User
             && user.is_some_and(|user| principal.subject.parse::<UserId>().is_ok_and(|own| own == user));
         if !R::admits(principal.role, own) {
-            return Err(Code::Forbidden.into());
+            return Err(refused(parts, api, &principal, user));
         }
         let user = user.ok_or(Problem::new(Code::InvalidUserId))?;
         Ok(Self { user, _flight: flight, rule: PhantomData })
@@ -118,9 +119,16 @@ impl<R: Rule + Send> FromRequestParts<Api> for ForAny<R> {
         if R::admits(caller.role, false) {
             Ok(Self { caller, _flight: flight, rule: PhantomData })
         } else {
-            Err(Code::Forbidden.into())
+            Err(refused(parts, api, &caller, None))
         }
     }
+}
+
+/// For the audit log as well as for the caller.
+fn refused(parts: &Parts, api: &Api, caller: &Principal, user: Option<UserId>) -> Problem {
+    let pattern = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    api.refusals.note(caller, user, format!("{} {pattern}", parts.method));
+    Code::Forbidden.into()
 }
 
 /// An admin, on routes about no single user.
@@ -168,6 +176,7 @@ async fn enter(parts: &Parts, api: &Api, reports: bool) -> Result<(Principal, Fl
     if !reports {
         admit(api, &principal)?;
     }
+    caller_known(&principal.subject, principal.role);
     Ok((principal, flight))
 }
 

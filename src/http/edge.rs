@@ -11,7 +11,7 @@ use axum::{
 
 use hyper::body::Body as _;
 
-use crate::metrics;
+use crate::{metrics, store::with_caller};
 
 use super::{Api, code, language::Language, problem::Problem};
 
@@ -23,7 +23,7 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
     let route = request.extensions().get::<MatchedPath>().cloned();
     let ends_connection = may_stay_unread(&request);
     let started = Instant::now();
-    let mut response = next.run(request).await;
+    let mut response = with_caller(next.run(request)).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let code = problem.code();
         code::count(code);

@@ -8,6 +8,7 @@
 //! futures may be dropped at any point, a settle handed to the ledger runs to its end without its caller, and a
 //! reserve that was not sent yet is forgotten. The same holds for the deadline below, which drops futures too.
 
+mod audit;
 pub mod auth;
 mod batch;
 mod bodies;
@@ -25,6 +26,7 @@ pub mod limits;
 mod openapi;
 mod operations;
 pub mod problem;
+mod refusals;
 mod request;
 mod reservations;
 pub mod server;
@@ -58,6 +60,7 @@ use crate::{
 };
 use jwt::Verifier;
 use limits::Limits;
+pub use refusals::Refusals;
 
 /// What the handlers share; cheap to clone.
 #[derive(Clone)]
@@ -70,6 +73,7 @@ pub struct Parts {
     pub config: HttpConfig,
     pub verifier: Verifier,
     pub limits: Limits,
+    pub refusals: Refusals,
     readiness: health::Readiness,
 }
 
@@ -86,7 +90,8 @@ impl Api {
         let accounts = Accounts::new(store.clone(), ledger.clone());
         let readiness = health::Readiness::new(ledger.clone(), store);
         let limits = Limits::new(&config);
-        Self(Arc::new(Parts { ledger, accounts, config, verifier, limits, readiness }))
+        let refusals = Refusals::default();
+        Self(Arc::new(Parts { ledger, accounts, config, verifier, limits, refusals, readiness }))
     }
 
     /// When the call that is now complete must be answered.
@@ -154,6 +159,8 @@ fn routes(prefix: &str) -> Router<Api> {
         .route(&format!("{user}/debits"), post(debits::debit))
         .route(&format!("{user}/tokens"), get(tokens::show))
         .route(&format!("{user}/credits"), post(credits::credit).get(credits::list))
+        .route(&format!("{user}/audit"), get(audit::list))
+        .route(&format!("{prefix}/audit/verify"), get(audit::verify))
         .route(&format!("{user}/suspend"), post(users::suspend))
         .route(&format!("{user}/resume"), post(users::resume))
         .route(&format!("{prefix}/batch"), post(batch::batch))

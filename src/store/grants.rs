@@ -1,11 +1,13 @@
 //! Grants: immutable, signed changes of what an account has in all.
 
 use jiff::Timestamp;
+use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
     MAX_ATTEMPTS, Store, StoreError, User,
+    audit::{Act, Action, record},
     events::{self, NewEvent},
     users::select_user,
 };
@@ -176,6 +178,9 @@ async fn credit_once(
     let grant = insert(&mut transaction, user, credit).await?;
     events::append(&mut transaction, &[granted(&grant, total)]).await?;
     let user = account(&mut transaction, keyring, user).await?;
+    let data = json!({"grant_id": grant.id, "kind": grant.kind.as_str(), "tokens": grant.tokens});
+    record(&mut transaction, keyring, Act { action: Action::GrantMade, user: Some(grant.user), data })
+        .await?;
     transaction.commit().await.map_err(StoreError::from_commit)?;
     Ok(CreditOutcome::Granted { grant, user })
 }

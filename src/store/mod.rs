@@ -7,6 +7,7 @@
 //! Every call ends within a bound and may be repeated. Locks are taken in one order by all: a row of `partitions`,
 //! then rows of `user_accounts` by id, then the rest.
 
+mod audit;
 mod booking;
 mod budgets;
 mod dead_letters;
@@ -31,6 +32,9 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
+pub use audit::{
+    ACTS, Actor, AuditRow, ChainHead, Extent, Finding, Flaw, Refused, Verification, caller_known, with_caller,
+};
 pub use booking::{Booked, Booker, Booking};
 pub use budgets::{BudgetState, Loaded};
 pub use dead_letters::{DeadLetter, DeadReason};

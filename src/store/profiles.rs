@@ -1,9 +1,11 @@
 //! Changing what describes an account, under the version its caller has seen.
 
-use sqlx::PgConnection;
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
 
 use super::{
     Store, StoreError, User,
+    audit::{Act, Action, record},
     error::violates,
     secrets::{EMAIL_INDEX, SealedEmail},
     signed,
@@ -33,6 +35,22 @@ pub struct ProfileChange {
     pub alert_threshold: Option<AlertThreshold>,
 }
 
+impl ProfileChange {
+    /// What is changed, by name.
+    fn names(&self) -> Vec<&'static str> {
+        [
+            ("email", self.email.is_some()),
+            ("external_id", self.external_id.is_some()),
+            ("locale", self.locale.is_some()),
+            ("time_zone", self.time_zone.is_some()),
+            ("alert_threshold", self.alert_threshold.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_changed)| is_changed.then_some(name))
+        .collect()
+    }
+}
+
 /// What came of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
@@ -57,17 +75,27 @@ impl Store {
         let email = change.email.as_deref().map(|email| SealedEmail::new(&self.keyring, id.0, email));
         let email = email.transpose()?;
         let done = self
-            .run(async |mut connection| match update(&mut connection, id, expected, &email, change).await {
-                Ok(Some(row)) => Ok(Ok(row)),
-                Ok(None) => Ok(Err(match select_user(&mut connection, id).await? {
-                    Some(_) => Update::Stale,
-                    None => Update::UserNotFound,
-                })),
-                Err(error) if violates(&error, EMAIL_INDEX) => Ok(Err(Update::EmailTaken)),
-                Err(error) if violates(&error, "user_accounts_external_id_key") => {
-                    Ok(Err(Update::ExternalIdTaken))
-                }
-                Err(error) => Err(error),
+            .run(async |mut connection| {
+                let mut transaction = connection.begin().await?;
+                let row = match update(&mut transaction, id, expected, &email, change).await {
+                    Ok(Some(row)) => row,
+                    Ok(None) => {
+                        return Ok(Err(match select_user(&mut transaction, id).await? {
+                            Some(_) => Update::Stale,
+                            None => Update::UserNotFound,
+                        }));
+                    }
+                    Err(error) if violates(&error, EMAIL_INDEX) => return Ok(Err(Update::EmailTaken)),
+                    Err(error) if violates(&error, "user_accounts_external_id_key") => {
+                        return Ok(Err(Update::ExternalIdTaken));
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let data = json!({"changed": change.names()});
+                let act = Act { action: Action::UserChanged, user: Some(id), data };
+                record(&mut transaction, &self.keyring, act).await?;
+                transaction.commit().await.map_err(StoreError::from_commit)?;
+                Ok::<_, StoreError>(Ok(row))
             })
             .await?;
         match done {

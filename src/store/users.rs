@@ -1,11 +1,13 @@
 //! Accounts.
 
 use jiff::Timestamp;
-use sqlx::PgConnection;
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
+    audit::{Act, Action, record},
     error::violates,
     secrets::{EMAIL_INDEX, SealedEmail, email_index, open_email},
     unsigned,
@@ -146,14 +148,23 @@ impl Store {
         let id = new.id.unwrap_or_else(UserId::generate);
         let email = SealedEmail::new(&self.keyring, id.0, &new.email)?;
         let inserted = self
-            .run(async |mut connection| match insert_user(&mut connection, id, &email, new).await {
-                Ok(row) => Ok(Ok(row)),
-                Err(error) if violates(&error, EMAIL_INDEX) => Ok(Err(Creation::EmailTaken)),
-                Err(error) if violates(&error, "user_accounts_external_id_key") => {
-                    Ok(Err(Creation::ExternalIdTaken))
-                }
-                Err(error) if violates(&error, "user_accounts_pkey") => Ok(Err(Creation::IdTaken)),
-                Err(error) => Err(error),
+            .run(async |mut connection| {
+                let mut transaction = connection.begin().await?;
+                let row = match insert_user(&mut transaction, id, &email, new).await {
+                    Ok(row) => row,
+                    Err(error) if violates(&error, EMAIL_INDEX) => return Ok(Err(Creation::EmailTaken)),
+                    Err(error) if violates(&error, "user_accounts_external_id_key") => {
+                        return Ok(Err(Creation::ExternalIdTaken));
+                    }
+                    Err(error) if violates(&error, "user_accounts_pkey") => {
+                        return Ok(Err(Creation::IdTaken));
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let act = Act { action: Action::UserCreated, user: Some(id), data: json!({}) };
+                record(&mut transaction, &self.keyring, act).await?;
+                transaction.commit().await.map_err(StoreError::from_commit)?;
+                Ok::<_, StoreError>(Ok(row))
             })
             .await?;
         match inserted {
@@ -204,17 +215,29 @@ impl Store {
     /// Suspends or resumes an account; `None` if there is no such account. Setting what is already so changes
     /// nothing, so that Redis is told of real changes only.
     pub async fn set_status(&self, id: UserId, status: UserStatus) -> Result<Option<User>, StoreError> {
+        let action = match status {
+            UserStatus::Active => Action::UserResumed,
+            UserStatus::Suspended => Action::UserSuspended,
+        };
         let row = self
             .run(async |mut connection| {
-                sqlx::query!(
+                let mut transaction = connection.begin().await?;
+                let changed = sqlx::query!(
                     "UPDATE user_accounts SET status = $2, version = version + 1, updated_at = now()
                      WHERE id = $1 AND status <> $2",
                     id.0,
                     status.as_str(),
                 )
-                .execute(&mut *connection)
-                .await?;
-                select_user(&mut connection, id).await
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected();
+                let row = select_user(&mut transaction, id).await?;
+                if changed > 0 {
+                    let act = Act { action, user: Some(id), data: json!({}) };
+                    record(&mut transaction, &self.keyring, act).await?;
+                }
+                transaction.commit().await.map_err(StoreError::from_commit)?;
+                Ok::<_, StoreError>(row)
             })
             .await?;
         row.map(|row| row.open(&self.keyring)).transpose()

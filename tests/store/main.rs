@@ -1,6 +1,7 @@
 //! The store against a real Postgres: every method, the races, and what happens to a call whose link dies.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod booking;
 mod budgets;
 mod grants;

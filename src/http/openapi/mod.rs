@@ -29,7 +29,7 @@ use utoipa::{
     },
 };
 
-use super::{batch, credits, debits, health, reservations, tokens, users};
+use super::{audit, batch, credits, debits, health, reservations, tokens, users};
 
 /// The order of `paths` and `tags` is the order in which they are shown.
 #[derive(OpenApi)]
@@ -53,6 +53,8 @@ use super::{batch, credits, debits, health, reservations, tokens, users};
         users::resume,
         credits::credit,
         credits::list,
+        audit::list,
+        audit::verify,
         health::alive,
         health::ready,
         pages::describe,
@@ -73,6 +75,7 @@ use super::{batch, credits, debits, health, reservations, tokens, users};
         (name = "Balance", description = "What a user has left."),
         (name = "Users", description = "Create, find, change, suspend and resume users."),
         (name = "Credits", description = "Give users tokens."),
+        (name = "Audit", description = "What is on record, and whether the record is whole."),
         (name = "Service", description = "For probes and tools; no JWT is needed."),
     ),
     security(("jwt" = [])),

@@ -88,6 +88,15 @@ parameters! {
 }
 
 parameters! {
+    AuditQuery in Query {
+        /// `next` of the page before.
+        before: Option<u64>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
     UserQuery in Query {
         /// `next` of the page before.
         after: Option<UserId>,

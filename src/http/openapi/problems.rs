@@ -101,6 +101,8 @@ operations! {
         MissingIdempotencyKey InvalidIdempotencyKey IdempotencyMismatch MissingField InvalidAmount AmountOutOfRange
         InvalidKind InvalidReason;
     "listCredits": CALLER RATE USER QUERY STORE;
+    "listAudit": CALLER RATE USER QUERY STORE;
+    "verifyAudit": CALLER RATE QUERY STORE;
     "alive" "ready": ;
     "describe": , Starting;
 }

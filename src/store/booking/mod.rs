@@ -12,7 +12,7 @@
 //!    add to that, so the pure rules (`rules`) decide on the truth.
 //! 4. It inserts the rows `ON CONFLICT DO NOTHING`. A row that does conflict means that somebody booked without the
 //!    lock; the batch starts again rather than guess. So `used_tokens` grows by rows really inserted, and only those.
-//! 5. It adds to the accounts, buries the dead letters, raises the high water, writes the witness's report, commits.
+//! 5. It adds the batch's row to the partition's audit chain ([`super::audit`]), adds to the accounts, buries the dead letters, raises the high water, writes the witness's report, commits.
 //!
 //! A repeat finds every outbox id in the ledger or the dead letters and changes nothing, so a COMMIT whose answer was
 //! lost ([`StoreError::Unknown`]) is simply repeated.
@@ -20,6 +20,7 @@
 //! A row that Postgres refuses must not hold up the others: the batch is bisected under savepoints down to it, it goes
 //! to the dead letters in the same SQL transaction, and the rest goes on.
 
+mod chain;
 mod insert;
 mod known;
 mod rows;
@@ -37,7 +38,7 @@ use self::{
     rules::{Decision, decide},
 };
 use super::{
-    DeadReason, MAX_ATTEMPTS, PartitionState, ReplicaId, Store, StoreError,
+    DeadReason, MAX_ATTEMPTS, PartitionState, ReplicaId, Store, StoreError, audit,
     dead_letters::bury,
     error::{Verdict, verdict_of},
     partitions::RawPartition,
@@ -208,12 +209,14 @@ impl Batch<'_> {
                 Decision::Replay | Decision::Bury(..) => None,
             })
             .collect();
-        let refused = insert_bisecting(connection, self.partition, &rows).await?;
+        let link = audit::chain::next(connection, self.partition.0 as i16).await?;
+        let refused = insert_bisecting(connection, self.partition, link.number, &rows).await?;
         let excesses = self.collect_dead(&decisions, &refused, &mut dead);
         let mut buried_now = 0;
         if !dead.is_empty() {
             buried_now = bury(connection, self.partition, self.spend_epoch(), &dead).await? as usize;
         }
+        chain::chain(connection, self.partition, link, &rows, &refused).await?;
         let inserted = rows.len() - refused.len();
         // The letter for the excess of a converted row is not the entry itself; its row is new, and so is the letter.
         let dead = buried_now - excesses;
