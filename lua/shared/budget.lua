@@ -18,8 +18,9 @@ local function unpack_budget(bytes, epoch)
   if string.byte(bytes, 1) ~= 1 then return false end
   local _, suspended, loaded, granted, version, policy, spent, held = unpack_fields(BUDGET, bytes)
   if loaded ~= epoch then return nil end
+  -- Seven names and `changed` (apply): a table of eight costs half of one of nine.
   return {
     epoch = loaded, suspended = suspended == 1, granted = granted, version = version, policy = policy, spent = spent,
-    held = held, stored_spent = spent, stored_held = held,
+    held = held,
   }
 end
