@@ -36,11 +36,21 @@ pub struct PostgresOptions {
     /// an entry leaves the outbox once its commit was confirmed, so a commit that can be lost is a loss.
     pub fast: bool,
     pub max_connections: u32,
+    /// More arguments for `postgres`, such as `-c`, `work_mem=8MB`; what they set goes first.
+    pub extra_args: Vec<String>,
 }
 
 impl PostgresOptions {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), port: None, bin_dir: None, password: None, fast: false, max_connections: 100 }
+        Self {
+            dir: dir.into(),
+            port: None,
+            bin_dir: None,
+            password: None,
+            fast: false,
+            max_connections: 100,
+            extra_args: Vec::new(),
+        }
     }
 }
 
@@ -99,6 +109,7 @@ impl PostgresServer {
                 set(format!("{name}=off"));
             }
         }
+        command.args(&self.options.extra_args);
         let process =
             Process::spawn("postgres", command, &self.options.dir.join("postgres.log"), Signal::QUIT)?;
         let pid = process.pid().to_string();
