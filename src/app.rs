@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    accounts::checkpoints::Checkpoints,
+    accounts::{anomalies::Watch, checkpoints::Checkpoints, reports::Reporter},
     config::{Config, ConfigError},
     crypto::{Keyring, KeyringError},
     flusher::Flusher,
@@ -112,6 +112,10 @@ async fn serve(
     let running = background.start();
     let flusher =
         Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone()).start();
+    let watch = Watch::new(store.clone(), &config.usage);
+    doors.tasks.spawn(watch.run(doors.stop.clone()));
+    let reporter = Reporter::new(store.clone(), &ledger, partitions, &config.usage);
+    doors.tasks.spawn(reporter.run(doors.stop.clone()));
     let verifier = Verifier::new(&config.auth);
     doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
     let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), verifier);

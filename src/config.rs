@@ -6,6 +6,7 @@ mod audit;
 mod issuers;
 mod keys;
 mod secret;
+mod usage;
 
 use std::{
     net::SocketAddr,
@@ -24,6 +25,7 @@ pub use audit::AuditConfig;
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
 pub use secret::Secret;
+pub use usage::UsageConfig;
 
 /// Everything the service can be told.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -37,6 +39,7 @@ pub struct Config {
     pub ledger: LedgerConfig,
     pub flusher: FlusherConfig,
     pub audit: AuditConfig,
+    pub usage: UsageConfig,
     pub log: LogConfig,
 }
 
@@ -348,6 +351,10 @@ impl Config {
             (
                 self.redis.client_cert_file.is_some() == self.redis.client_key_file.is_some(),
                 "redis.client_cert_file and redis.client_key_file go together",
+            ),
+            (
+                self.usage.has_intervals(),
+                "usage.anomaly_interval_ms and usage.report_interval_ms must be at least 10",
             ),
             (self.postgres.max_connections >= 4, "postgres.max_connections must be at least 4"),
         ];

@@ -68,6 +68,8 @@ metrics! {
     Histogram FLUSH_SECONDS "cota_flush_seconds" [] "One flush: read, book, ack.";
     Counter FLUSH_FAILURES "cota_flush_failures_total" [] "Flushes that failed and are repeated.";
     Counter CHECKPOINTS "cota_audit_checkpoints_total" ["outcome"] "Checkpoints of the audit log: written, or failed.";
+    Counter ANOMALIES "cota_anomalies_total" [] "Hours flagged in which a user used more than is ordinary for it.";
+    Counter MONTHS_TOLD "cota_monthly_reports_total" [] "Monthly reports of users that were written.";
     Gauge BUILD "cota_build_info" ["version"] "Always 1; the version that runs.";
 }
 
@@ -266,6 +268,14 @@ pub fn flushed(inserted: usize, replayed: usize, dead: usize, took: Duration) {
 
 pub fn flush_failed() {
     metrics::counter!(FLUSH_FAILURES).increment(1);
+}
+
+pub fn anomalies(flagged: usize) {
+    metrics::counter!(ANOMALIES).increment(flagged as u64);
+}
+
+pub fn month_told() {
+    metrics::counter!(MONTHS_TOLD).increment(1);
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! Use cases on users and grants: check, tell Postgres, then let Redis know.
 
+pub mod anomalies;
 pub mod audit;
 pub mod checkpoints;
 pub mod credits;
+pub mod reports;
+pub mod usage;
 pub mod users;
 
 use std::time::Duration;

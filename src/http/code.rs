@@ -71,6 +71,9 @@ codes! {
     UserNotFound "user_not_found" NOT_FOUND
         en "User not found" "There is no user with this id."
         pt "Usuário não encontrado" "Não há usuário com este id."
+    ReportNotFound "report_not_found" NOT_FOUND
+        en "Report not found" "The month is to come, or ended before there was the user."
+        pt "Relatório não encontrado" "O mês ainda não chegou, ou terminou antes de o usuário existir."
     ReservationNotFound "reservation_not_found" NOT_FOUND
         en "Reservation not found" "This user has no reservation with this id."
         pt "Reserva não encontrada" "Este usuário não tem reserva com este id."
@@ -149,6 +152,9 @@ codes! {
     InvalidMetadata "invalid_metadata" UNPROCESSABLE_ENTITY
         en "Invalid metadata" "metadata is a JSON object of at most 1024 bytes."
         pt "Metadados inválidos" "metadata é um objeto JSON de no máximo 1024 bytes."
+    InvalidMonth "invalid_month" UNPROCESSABLE_ENTITY
+        en "Invalid month" "A month is written YYYY-MM."
+        pt "Mês inválido" "Um mês se escreve AAAA-MM."
     InvalidEmail "invalid_email" UNPROCESSABLE_ENTITY
         en "Invalid e-mail address" "An e-mail address has a local part, an @ and a domain, and at most 254 bytes."
         pt "E-mail inválido" "Um e-mail tem parte local, @ e domínio, e no máximo 254 bytes."

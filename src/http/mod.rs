@@ -8,25 +8,33 @@
 //! futures may be dropped at any point, a settle handed to the ledger runs to its end without its caller, and a
 //! reserve that was not sent yet is forgotten. The same holds for the deadline below, which drops futures too.
 
+mod anomalies;
 mod audit;
 pub mod auth;
 mod batch;
 mod bodies;
 pub mod code;
 mod credits;
+mod csv;
 mod debits;
 mod edge;
 mod etag;
+mod export;
+mod format;
 pub mod front;
 mod health;
+mod history;
+mod html;
 pub mod json;
 pub mod jwt;
 mod language;
 pub mod limits;
+mod metrics;
 mod openapi;
 mod operations;
 pub mod problem;
 mod refusals;
+mod reports;
 mod request;
 mod reservations;
 pub mod server;
@@ -158,12 +166,20 @@ fn routes(prefix: &str) -> Router<Api> {
         .route(&format!("{reservation}/extend"), post(reservations::extend))
         .route(&format!("{user}/debits"), post(debits::debit))
         .route(&format!("{user}/tokens"), get(tokens::show))
+        .route(&format!("{user}/metrics"), get(metrics::show))
+        .route(&format!("{user}/history"), get(history::list))
+        .route(&format!("{user}/anomalies"), get(anomalies::of_user))
+        .route(&format!("{user}/reports"), get(reports::list))
+        .route(&format!("{user}/reports/{{month}}"), get(reports::show))
         .route(&format!("{user}/credits"), post(credits::credit).get(credits::list))
         .route(&format!("{user}/audit"), get(audit::list))
         .route(&format!("{prefix}/audit/verify"), get(audit::verify))
         .route(&format!("{user}/suspend"), post(users::suspend))
         .route(&format!("{user}/resume"), post(users::resume))
         .route(&format!("{prefix}/batch"), post(batch::batch))
+        .route(&format!("{prefix}/anomalies"), get(anomalies::of_all))
+        .route(&format!("{prefix}/reports/consolidated"), get(reports::consolidated))
+        .route(&format!("{prefix}/summary"), get(reports::summary))
         .route(&users, post(users::create).get(users::list))
         .route(&user, get(users::show).patch(users::update))
 }

@@ -29,7 +29,7 @@ enum Access {
 }
 
 /// All routes about one user; `{id}` and `{rid}` to be put in.
-const USER_ROUTES: [(Method, &str, Access); 15] = [
+const USER_ROUTES: [(Method, &str, Access); 20] = [
     (Method::POST, "/users/{id}/reservations", Access::Hot),
     (Method::GET, "/users/{id}/reservations", Access::Read),
     (Method::GET, "/users/{id}/reservations/{rid}", Access::Read),
@@ -38,6 +38,11 @@ const USER_ROUTES: [(Method, &str, Access); 15] = [
     (Method::POST, "/users/{id}/reservations/{rid}/extend", Access::Hot),
     (Method::POST, "/users/{id}/debits", Access::Hot),
     (Method::GET, "/users/{id}/tokens", Access::Read),
+    (Method::GET, "/users/{id}/metrics", Access::Own),
+    (Method::GET, "/users/{id}/history", Access::Own),
+    (Method::GET, "/users/{id}/anomalies", Access::Own),
+    (Method::GET, "/users/{id}/reports", Access::Own),
+    (Method::GET, "/users/{id}/reports/2026-01", Access::Own),
     (Method::GET, "/users/{id}/credits", Access::Own),
     (Method::POST, "/users/{id}/credits", Access::Admin),
     (Method::POST, "/users/{id}/suspend", Access::Admin),
@@ -83,6 +88,9 @@ async fn no_route_is_open_to_who_has_no_valid_jwt() {
         (Method::POST, "/users", Access::Admin),
         (Method::GET, "/users", Access::Admin),
         (Method::POST, "/batch", Access::Hot),
+        (Method::GET, "/anomalies", Access::Admin),
+        (Method::GET, "/reports/consolidated", Access::Admin),
+        (Method::GET, "/summary", Access::Admin),
     ];
     for (method, route, _) in USER_ROUTES.iter().chain(&lists) {
         for prefix in PREFIXES {

@@ -4,11 +4,14 @@
 //! range or an id of the wrong form cannot get past the place where it entered.
 
 mod amount;
+pub mod anomaly;
 mod balance;
 mod budget;
 mod event;
 mod id;
 mod partition;
+pub mod period;
+pub mod projection;
 mod request;
 mod reservation;
 mod text;

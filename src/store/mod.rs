@@ -7,6 +7,7 @@
 //! Every call ends within a bound and may be repeated. Locks are taken in one order by all: a row of `partitions`,
 //! then rows of `user_accounts` by id, then the rest.
 
+mod anomalies;
 mod audit;
 mod booking;
 mod budgets;
@@ -14,15 +15,18 @@ mod dead_letters;
 mod error;
 mod events;
 mod grants;
+mod history;
 mod lease;
 mod partitions;
 mod profiles;
-mod recovery_lock;
 mod replicas;
+mod reports;
 mod schema;
 mod sealed;
 mod secrets;
+mod session_lock;
 mod transactions;
+mod usage;
 mod users;
 
 use std::{sync::Arc, time::Duration};
@@ -32,6 +36,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
+pub use anomalies::{Anomaly, BusyUser, NewAnomaly};
 pub use audit::{
     ACTS, Actor, AuditRow, ChainHead, Extent, Finding, Flaw, Refused, Verification, caller_known, with_caller,
 };
@@ -41,13 +46,19 @@ pub use dead_letters::{DeadLetter, DeadReason};
 pub use error::{SchemaError, StoreError};
 pub use events::{Event, NewEvent};
 pub use grants::{Credit, CreditOutcome, Grant, GrantKind};
+pub use history::{HistoryFilter, HistoryKey, HistoryRow};
 pub use partitions::{PartitionRow, PartitionState};
 pub use profiles::{Expected, ProfileChange, Update};
-pub use recovery_lock::RecoveryLock;
 pub use replicas::ReplicaId;
+pub use reports::{
+    Consolidated, ConsolidatedUser, DayUse, DueUser, GrantSum, ModelUse, Report, ReportPeriod, Reported,
+    Summary,
+};
 pub use sealed::{Resealed, SealedColumn, SealedCount};
 pub use secrets::EmailsSealed;
+pub use session_lock::{SessionLock, Task};
 pub use transactions::{Drift, LedgerRow};
+pub use usage::{UsageMarks, UsageSums};
 pub use users::{Creation, NewUser, User, UserFilter, UserStatus};
 
 use crate::{

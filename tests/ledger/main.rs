@@ -12,4 +12,5 @@ mod grants;
 mod policies;
 mod races;
 mod recovery;
+mod reports;
 mod tls;

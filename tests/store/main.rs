@@ -1,6 +1,7 @@
 //! The store against a real Postgres: every method, the races, and what happens to a call whose link dies.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod anomalies;
 mod audit;
 mod booking;
 mod budgets;
@@ -10,9 +11,13 @@ mod links;
 mod partitions;
 mod refusals;
 mod replicas;
+mod reports;
 mod schema;
 mod scratch;
 mod secrets;
 #[path = "../support/servers.rs"]
 mod servers;
+#[path = "../support/sums.rs"]
+mod sums;
+mod usage;
 mod users;

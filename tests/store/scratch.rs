@@ -7,7 +7,10 @@ use cota::{
 };
 use sqlx::PgPool;
 
-use crate::servers::{self, TestDatabase};
+use crate::{
+    servers::{self, TestDatabase},
+    sums,
+};
 
 pub const P0: PartitionId = PartitionId(0);
 pub const P1: PartitionId = PartitionId(1);
@@ -86,6 +89,7 @@ impl Database {
 
     pub async fn assert_no_drift(&self) {
         assert_eq!(self.store.drift().await.unwrap(), []);
+        sums::usage_is_the_ledger(&self.pool).await;
     }
 }
 

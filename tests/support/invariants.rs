@@ -14,7 +14,10 @@ use redis::aio::MultiplexedConnection;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
-use super::world::{World, until};
+use super::{
+    sums,
+    world::{World, until},
+};
 
 /// Waits until every outbox and every ring is empty (invariant 12).
 pub async fn settle_down(world: &World) {
@@ -37,6 +40,7 @@ pub async fn check(world: &World) {
     acked_is_booked_once(world, &rows);
     booked_was_asked(world, &rows);
     assert_eq!(world.store.drift().await.unwrap(), [], "3: used is the sum of the ledger");
+    sums::usage_is_the_ledger(pool).await;
     grants_converge(pool).await;
     stores_agree(world, pool).await;
 }

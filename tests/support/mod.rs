@@ -11,6 +11,7 @@ pub mod partition;
 pub mod proxy;
 pub mod servers;
 pub mod service;
+pub mod sums;
 pub mod world;
 
 pub use servers::{

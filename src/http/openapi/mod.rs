@@ -29,7 +29,9 @@ use utoipa::{
     },
 };
 
-use super::{audit, batch, credits, debits, health, reservations, tokens, users};
+use super::{
+    anomalies, audit, batch, credits, debits, health, history, metrics, reports, reservations, tokens, users,
+};
 
 /// The order of `paths` and `tags` is the order in which they are shown.
 #[derive(OpenApi)]
@@ -45,6 +47,11 @@ use super::{audit, batch, credits, debits, health, reservations, tokens, users};
         debits::debit,
         batch::batch,
         tokens::show,
+        metrics::show,
+        history::list,
+        anomalies::of_user,
+        reports::list,
+        reports::show,
         users::create,
         users::list,
         users::show,
@@ -53,6 +60,9 @@ use super::{audit, batch, credits, debits, health, reservations, tokens, users};
         users::resume,
         credits::credit,
         credits::list,
+        reports::consolidated,
+        reports::summary,
+        anomalies::of_all,
         audit::list,
         audit::verify,
         health::alive,
@@ -64,7 +74,9 @@ use super::{audit, batch, credits, debits, health, reservations, tokens, users};
         problems::ProblemBody,
         schemas::EntityTags,
         schemas::IdempotencyKey,
+        schemas::ListFormat,
         schemas::PageLimit,
+        schemas::ReportFormat,
         schemas::Pending,
         schemas::Sought,
     )),
@@ -73,8 +85,11 @@ use super::{audit, batch, credits, debits, health, reservations, tokens, users};
         (name = "Debits", description = "Settle what was used without a reservation."),
         (name = "Batch", description = "Many of these in one call."),
         (name = "Balance", description = "What a user has left."),
+        (name = "Usage", description = "What a user used, how fast, and for what."),
+        (name = "Reports", description = "A user's months, to keep and to print."),
         (name = "Users", description = "Create, find, change, suspend and resume users."),
         (name = "Credits", description = "Give users tokens."),
+        (name = "Overview", description = "All users at once, for operators."),
         (name = "Audit", description = "What is on record, and whether the record is whole."),
         (name = "Service", description = "For probes and tools; no JWT is needed."),
     ),

@@ -3,7 +3,10 @@
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::schemas::{EntityTags, IdempotencyKey, PageLimit, Pending, ReservationId, Sought, UserId};
+use super::schemas::{
+    EntityTags, HistoryCursor, IdempotencyKey, ListFormat, Model, Month, PageLimit, Pending, ReportFormat,
+    ReservationId, Sought, Time, TransactionKind, UserId,
+};
 
 /// Declares the parameters of one place; those in `Option` may be left out.
 macro_rules! parameters {
@@ -88,11 +91,72 @@ parameters! {
 }
 
 parameters! {
+    HistoryQuery in Query {
+        /// `next` of the page before.
+        before: Option<HistoryCursor>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+        /// Only transactions at or after this time.
+        from: Option<Time>,
+        /// Only transactions before this time, which is later than `from`.
+        to: Option<Time>,
+        /// Only transactions of this model.
+        model: Option<Model>,
+        /// Only transactions of this kind.
+        kind: Option<TransactionKind>,
+        format: Option<ListFormat>,
+    }
+}
+
+parameters! {
+    AnomalyQuery in Query {
+        /// `next` of the page before.
+        before: Option<Uuid>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
     AuditQuery in Query {
         /// `next` of the page before.
         before: Option<u64>,
         /// Rows of a page.
         limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    ReportPath in Path {
+        /// The user.
+        id: UserId,
+        /// The month.
+        month: Month,
+    }
+}
+
+parameters! {
+    ReportQuery in Query {
+        format: Option<ReportFormat>,
+    }
+}
+
+parameters! {
+    ReportsQuery in Query {
+        /// `next` of the page before.
+        before: Option<Month>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    ConsolidatedQuery in Query {
+        /// The month.
+        month: Option<Month>,
+        /// Users that are named. CSV has all.
+        limit: Option<PageLimit>,
+        format: Option<ReportFormat>,
     }
 }
 

@@ -88,6 +88,10 @@ operations! {
     "showReservation": CALLER RATE USER RESERVATION QUERY LEDGER, ReservationNotFound;
     "listReservations": CALLER RATE USER QUERY LEDGER;
     "showTokens": CALLER RATE USER QUERY LEDGER;
+    "showMetrics": CALLER RATE USER QUERY LEDGER STORE;
+    "listHistory" "listUserAnomalies" "listReports": CALLER RATE USER QUERY STORE;
+    "showReport": CALLER RATE USER QUERY STORE, InvalidMonth ReportNotFound;
+    "listAnomalies" "showConsolidated" "showSummary": CALLER RATE QUERY STORE;
     "createUser": CALLER RATE BODY STORE,
         MissingField InvalidUserId InvalidEmail InvalidExternalId InvalidLocale InvalidTimeZone EmailTaken
         ExternalIdTaken UserIdTaken;
@@ -242,6 +246,7 @@ fn sample(code: Code) -> Problem {
         InvalidModel => field("model"),
         InvalidRequestId => field("request_id"),
         InvalidMetadata => field("metadata"),
+        InvalidMonth => field("month"),
         InvalidEmail | EmailTaken => field("email"),
         InvalidExternalId | ExternalIdTaken => field("external_id"),
         InvalidLocale => field("locale"),

@@ -19,6 +19,8 @@ use crate::{
     },
     http::{
         code::Code,
+        format::Format,
+        history, metrics,
         request::{DEFAULT_PAGE, MAX_PAGE},
     },
     ledger::Outcome,
@@ -145,6 +147,35 @@ schemas! {
 
     /// What made a grant.
     Kind = one_of(GrantKind::ALL.map(GrantKind::as_str));
+
+    /// What made a transaction: `expiry` (progress charged because a reservation expired), `correction` (the difference
+    /// that a later settle makes to it).
+    TransactionKind = one_of([quota::Kind::Settle, quota::Kind::Debit, quota::Kind::Expiry, quota::Kind::Correction]
+        .map(quota::Kind::as_str));
+
+    /// A place in a history. Opaque: as it came in `next`.
+    HistoryCursor = string(&history::example_cursor()).pattern(Some("^[0-9a-f]{48}$"));
+
+    /// In which form the answer is wanted; decides before `Accept`.
+    ListFormat = one_of([Format::Json, Format::Csv].map(Format::as_str));
+
+    /// A calendar month.
+    Month = string("2026-01").pattern(Some("^[0-9]{4}-(0[1-9]|1[0-2])$"));
+
+    /// A day.
+    Day = string("2026-01-31").format(Some(SchemaFormat::KnownFormat(KnownFormat::Date)));
+
+    /// In which form the answer is wanted; decides before `Accept`.
+    ReportFormat = one_of([Format::Json, Format::Csv, Format::Html].map(Format::as_str));
+
+    /// A number that may be `null`.
+    MetricName = one_of(metrics::MAY_BE_UNKNOWN);
+
+    /// Why a number is `null`.
+    UnknownReason = one_of(metrics::Reason::ALL.map(metrics::Reason::as_str));
+
+    /// How is projected: a mean day is what the complete days used, divided by their number.
+    ProjectionMethod = one_of([metrics::METHOD]);
 
     /// Whether a call that got no definite answer may have had an effect.
     OutcomeWord = one_of([Outcome::None, Outcome::Unknown].map(Outcome::as_str));

@@ -142,7 +142,10 @@ async fn parameters_are_those_that_the_handlers_read() {
     let admin = harness.admin();
     let mut asked = 0;
     for (method, template, operation) in operations(&description) {
-        let path = template.replace("{id}", &UserId::generate().to_string()).replace("{rid}", "r");
+        let path = template
+            .replace("{id}", &UserId::generate().to_string())
+            .replace("{rid}", "r")
+            .replace("{month}", "2026-01");
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         for parameter in parameters.filter(|parameter| parameter["in"] == "query") {
             let name = parameter["name"].as_str().unwrap();
@@ -181,7 +184,10 @@ async fn what_has_a_rate_describes_its_refusal() {
     let description = description();
     let mut limited = 0;
     for (method, template, operation) in operations(&description) {
-        let path = template.replace("{id}", &UserId::generate().to_string()).replace("{rid}", "r");
+        let path = template
+            .replace("{id}", &UserId::generate().to_string())
+            .replace("{rid}", "r")
+            .replace("{month}", "2026-01");
         let admin = harness.jwt(Role::Admin, template);
         let call = async || harness.call(&method, &path, Some(&admin), "").await.code() == "rate_limited";
         // Methods of one path share a caller, and its budget.

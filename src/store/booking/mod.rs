@@ -12,7 +12,8 @@
 //!    add to that, so the pure rules (`rules`) decide on the truth.
 //! 4. It inserts the rows `ON CONFLICT DO NOTHING`. A row that does conflict means that somebody booked without the
 //!    lock; the batch starts again rather than guess. So `used_tokens` grows by rows really inserted, and only those.
-//! 5. It adds the batch's row to the partition's audit chain ([`super::audit`]), adds to the accounts, buries the dead letters, raises the high water, writes the witness's report, commits.
+//! 5. It adds the batch's row to the partition's audit chain ([`super::audit`]), adds to the accounts and to the sums of
+//!    usage (`rollups`), buries the dead letters, raises the high water, writes the witness's report, commits.
 //!
 //! A repeat finds every outbox id in the ledger or the dead letters and changes nothing, so a COMMIT whose answer was
 //! lost ([`StoreError::Unknown`]) is simply repeated.
@@ -23,6 +24,7 @@
 mod chain;
 mod insert;
 mod known;
+mod rollups;
 mod rows;
 mod rules;
 
@@ -211,6 +213,9 @@ impl Batch<'_> {
             .collect();
         let link = audit::chain::next(connection, self.partition.0 as i16).await?;
         let refused = insert_bisecting(connection, self.partition, link.number, &rows).await?;
+        let booked: Vec<&Entry> =
+            rows.iter().copied().filter(|row| !refused.contains_key(&row.outbox_id)).collect();
+        rollups::add(connection, &booked).await?;
         let excesses = self.collect_dead(&decisions, &refused, &mut dead);
         let mut buried_now = 0;
         if !dead.is_empty() {
@@ -307,7 +312,10 @@ impl Batch<'_> {
 const LAST_WITNESS_STEP: i16 = 2;
 
 /// Locks accounts in the order of their ids; gives those that exist. `NO KEY`: other bookings may refer to the rows.
-async fn lock_accounts(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashSet<Uuid>, sqlx::Error> {
+pub(super) async fn lock_accounts(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
     let existing = sqlx::query_scalar!(
         "SELECT id FROM user_accounts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
         ids
