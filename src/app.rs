@@ -30,6 +30,7 @@ use crate::{
     },
     ledger::{CallError, Ledger},
     metrics::{self, Exporter},
+    notify::{Notifier, webhook::Sender},
     quota::Partitions,
     store::{Store, StoreError},
 };
@@ -61,6 +62,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error("redis: {0}")]
     Redis(#[from] CallError),
+    #[error("webhooks: {0}")]
+    Webhooks(#[from] reqwest::Error),
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
@@ -116,9 +119,11 @@ async fn serve(
     doors.tasks.spawn(watch.run(doors.stop.clone()));
     let reporter = Reporter::new(store.clone(), &ledger, partitions, &config.usage);
     doors.tasks.spawn(reporter.run(doors.stop.clone()));
+    let sender = Sender::new(&config.notify)?;
+    let notifier = Notifier::new(store.clone(), sender, config.notify.clone()).start();
     let verifier = Verifier::new(&config.auth);
     doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
-    let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), verifier);
+    let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), &config.notify, verifier);
     doors.tasks.spawn(upkeep(exporter, ledger, api.clone(), doors.stop.clone()));
     let (refusals, refusals_store, stop) = (api.clone(), store.clone(), doors.stop.clone());
     doors.tasks.spawn(async move { refusals.refusals.keep(&refusals_store, stop).await });
@@ -135,6 +140,7 @@ async fn serve(
     shutdown.await;
     tracing::info!("draining");
     let drained = doors.drain().await;
+    notifier.stop().await;
     flusher.stop().await;
     running.stop().await;
     tracing::info!(?drained, "stopped");

@@ -5,6 +5,7 @@
 mod audit;
 mod issuers;
 mod keys;
+mod notify;
 mod secret;
 mod usage;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use audit::AuditConfig;
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
+pub use notify::NotifyConfig;
 pub use secret::Secret;
 pub use usage::UsageConfig;
 
@@ -40,6 +42,7 @@ pub struct Config {
     pub flusher: FlusherConfig,
     pub audit: AuditConfig,
     pub usage: UsageConfig,
+    pub notify: NotifyConfig,
     pub log: LogConfig,
 }
 
@@ -358,8 +361,9 @@ impl Config {
             ),
             (self.postgres.max_connections >= 4, "postgres.max_connections must be at least 4"),
         ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(ConfigError::Invalid(rule)),
+        let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule);
+        match broken.or_else(|| self.notify.broken_rule()) {
+            Some(rule) => Err(ConfigError::Invalid(rule)),
             None => auth.check_issuers(),
         }
     }

@@ -70,6 +70,10 @@ metrics! {
     Counter CHECKPOINTS "cota_audit_checkpoints_total" ["outcome"] "Checkpoints of the audit log: written, or failed.";
     Counter ANOMALIES "cota_anomalies_total" [] "Hours flagged in which a user used more than is ordinary for it.";
     Counter MONTHS_TOLD "cota_monthly_reports_total" [] "Monthly reports of users that were written.";
+    Histogram NOTIFICATION_SECONDS "cota_notification_attempt_seconds" ["channel"] "One attempt at a notification, up to its receiver's answer.";
+    Counter NOTIFICATIONS "cota_notification_attempts_total" ["channel", "outcome"] "Attempts at notifications: delivered, retry, failed for good, or disabled with their endpoint.";
+    Gauge NOTIFICATION_BACKLOG "cota_notifications_pending" ["queue"] "Events whose notifications are not queued yet (events), and notifications to be sent.";
+    Gauge NOTIFICATION_OVERDUE "cota_notifications_overdue_seconds" ["queue"] "How long the oldest in the queue has been due.";
     Gauge BUILD "cota_build_info" ["version"] "Always 1; the version that runs.";
 }
 
@@ -276,6 +280,18 @@ pub fn anomalies(flagged: usize) {
 
 pub fn month_told() {
     metrics::counter!(MONTHS_TOLD).increment(1);
+}
+
+/// An attempt at a notification; one that is tried again is counted each time.
+pub fn notification(channel: &'static str, outcome: &'static str, took: Duration) {
+    metrics::counter!(NOTIFICATIONS, "channel" => channel, "outcome" => outcome).increment(1);
+    metrics::histogram!(NOTIFICATION_SECONDS, "channel" => channel).record(took);
+}
+
+/// Every replica measures the same queue.
+pub fn notification_backlog(queue: &'static str, pending: u64, overdue: Duration) {
+    metrics::gauge!(NOTIFICATION_BACKLOG, "queue" => queue).set(pending as f64);
+    metrics::gauge!(NOTIFICATION_OVERDUE, "queue" => queue).set(overdue.as_secs_f64());
 }
 
 #[cfg(test)]

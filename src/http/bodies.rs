@@ -12,8 +12,9 @@ pub use operations::{
 };
 
 use super::openapi::schemas::{
-    AlertThreshold, CreditKind, CreditTokens, Email, ExternalId, Locale, Metadata, Model, Reason, RequestId,
-    ReservationId, TimeZone, Tokens, TtlSeconds, UsageUnknown, UserId,
+    AlertThreshold, CreditKind, CreditTokens, Email, Event, ExternalId, Locale, Metadata, Model,
+    OverlapSeconds, Reason, RequestId, ReservationId, TimeZone, Tokens, TtlSeconds, UsageUnknown, UserId,
+    WebhookUrl,
 };
 
 /// Declares a body by its members: those without `Option` are required.
@@ -180,6 +181,38 @@ body! {
         kind: Option<CreditKind>,
         /// For whoever reads the list of credits.
         reason: Option<Reason>,
+    }
+}
+
+body! {
+    /// Where webhooks are to be sent.
+    CreateWebhook {
+        url: WebhookUrl,
+        /// Kinds of events to be sent; all when absent.
+        #[schema(min_items = 1)]
+        events: Option<Vec<Event>>,
+    }
+}
+
+body! {
+    /// What to change; at least one member. What is left out stays as it is.
+    #[schema(min_properties = 1)]
+    UpdateWebhook {
+        url: Option<WebhookUrl>,
+        /// Kinds of events to be sent; `null` for all.
+        #[schema(nullable, min_items = 1)]
+        events: Option<Vec<Event>>,
+        /// Whether anything is sent.
+        enabled: Option<bool>,
+    }
+}
+
+body! {
+    /// How to change over.
+    RotateSecret {
+        /// How long the old secret goes on signing beside the new one; 0 if it is known to others.
+        #[schema(default = json!(crate::notify::endpoints::DEFAULT_OVERLAP_SECONDS))]
+        overlap_seconds: Option<OverlapSeconds>,
     }
 }
 

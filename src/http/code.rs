@@ -77,6 +77,12 @@ codes! {
     ReservationNotFound "reservation_not_found" NOT_FOUND
         en "Reservation not found" "This user has no reservation with this id."
         pt "Reserva não encontrada" "Este usuário não tem reserva com este id."
+    WebhookNotFound "webhook_not_found" NOT_FOUND
+        en "Webhook not found" "This user has no webhook endpoint with this id."
+        pt "Webhook não encontrado" "Este usuário não tem endpoint de webhook com este id."
+    DeliveryNotFound "delivery_not_found" NOT_FOUND
+        en "Delivery not found" "This webhook endpoint has no delivery with this id, or it is too old."
+        pt "Entrega não encontrada" "Este endpoint de webhook não tem entrega com este id, ou ela é antiga demais."
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED
         en "Method not allowed" "This path does not take this method; the Allow header lists those it takes."
         pt "Método não permitido" "Este caminho não aceita este método; o cabeçalho Allow lista os aceitos."
@@ -98,6 +104,15 @@ codes! {
     UserIdTaken "user_id_taken" CONFLICT
         en "User id taken" "Another user has this id."
         pt "Id de usuário já em uso" "Outro usuário tem este id."
+    WebhookUrlTaken "webhook_url_taken" CONFLICT
+        en "Webhook URL taken" "This user has a webhook endpoint with this URL."
+        pt "URL de webhook já em uso" "Este usuário já tem um endpoint de webhook com esta URL."
+    TooManyWebhooks "too_many_webhooks" CONFLICT
+        en "Too many webhooks" "This user has as many webhook endpoints as it may. Delete one first."
+        pt "Webhooks demais" "Este usuário tem todos os endpoints de webhook que pode ter. Exclua um antes."
+    WebhookDisabled "webhook_disabled" CONFLICT
+        en "Webhook disabled" "Nothing is sent to this webhook endpoint. Enable it first."
+        pt "Webhook desativado" "Nada é enviado a este endpoint de webhook. Ative-o antes."
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED
         en "Changed meanwhile" "The resource has changed since it was read. Nothing was changed; read it again."
         pt "Alterado nesse meio-tempo" "O recurso mudou desde que foi lido. Nada foi alterado; leia-o de novo."
@@ -185,6 +200,15 @@ codes! {
     InvalidIdempotencyKey "invalid_idempotency_key" UNPROCESSABLE_ENTITY
         en "Invalid idempotency key" "An Idempotency-Key is 1 to 255 printable ASCII characters, sent once."
         pt "Chave de idempotência inválida" "Uma Idempotency-Key tem 1 a 255 caracteres ASCII imprimíveis, enviada uma vez."
+    InvalidWebhookUrl "invalid_webhook_url" UNPROCESSABLE_ENTITY
+        en "Invalid webhook URL" "A webhook URL begins with https://, leads to the public internet and has no user name or fragment."
+        pt "URL de webhook inválida" "Uma URL de webhook começa com https://, leva à internet pública e não tem usuário nem fragmento."
+    InvalidEvents "invalid_events" UNPROCESSABLE_ENTITY
+        en "Invalid events" "events is a list of at least one known kind of event."
+        pt "Eventos inválidos" "events é uma lista de ao menos um tipo de evento conhecido."
+    InvalidOverlap "invalid_overlap" UNPROCESSABLE_ENTITY
+        en "Invalid overlap" "overlap_seconds is a whole number from 0 to 604800."
+        pt "Sobreposição inválida" "overlap_seconds é um número inteiro de 0 a 604800."
     InvalidQuery "invalid_query" UNPROCESSABLE_ENTITY
         en "Invalid query" "A query parameter is unknown, stands twice or has a wrong value."
         pt "Consulta inválida" "Um parâmetro da consulta é desconhecido, repetido ou tem valor errado."

@@ -97,6 +97,39 @@ impl<'a, const N: usize> Object<'a, N> {
             .transpose()
     }
 
+    /// A list of strings.
+    pub fn texts(&self, name: &'static str) -> Result<Option<Vec<Cow<'a, str>>>, Problem> {
+        let invalid = || Problem::new(Code::InvalidBody).field(name);
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| invalid())?;
+        items
+            .into_iter()
+            .map(|item| string(item.get()).ok_or_else(invalid))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, name: &'static str) -> Result<Option<bool>, Problem> {
+        match self.raw(name) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(Problem::new(Code::InvalidBody).field(name)),
+        }
+    }
+
+    /// A whole number up to `most`; anything else is `invalid`, with that bound.
+    pub fn whole(&self, name: &'static str, most: u32, invalid: Code) -> Result<Option<u32>, Problem> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        let refused = || Problem::new(invalid).field(name).limit(u64::from(most));
+        match whole_number(raw) {
+            Err(NumberFault::NoNumber) => Err(Problem::new(Code::InvalidBody).field(name)),
+            Err(_) => Err(refused()),
+            Ok(n) => u32::try_from(n).ok().filter(|n| *n <= most).map(Some).ok_or_else(refused),
+        }
+    }
+
     /// An amount of tokens, 0 … 10^12.
     pub fn tokens(&self, name: &'static str) -> Result<Option<Tokens>, Problem> {
         let Some(raw) = self.raw(name) else { return Ok(None) };

@@ -17,6 +17,7 @@ pub mod code;
 mod credits;
 mod csv;
 mod debits;
+mod deliveries;
 mod edge;
 mod etag;
 mod export;
@@ -43,6 +44,7 @@ mod tokens;
 mod usage;
 mod users;
 mod views;
+mod webhooks;
 
 #[cfg(test)]
 mod route_tests;
@@ -62,8 +64,9 @@ pub use problem::Problem;
 
 use crate::{
     accounts::Accounts,
-    config::{HttpConfig, millis},
+    config::{HttpConfig, NotifyConfig, millis},
     ledger::{Ledger, Outcome},
+    notify::Endpoints,
     store::Store,
 };
 use jwt::Verifier;
@@ -78,6 +81,7 @@ pub struct Api(Arc<Parts>);
 pub struct Parts {
     pub ledger: Ledger,
     pub accounts: Accounts,
+    pub endpoints: Endpoints,
     pub config: HttpConfig,
     pub verifier: Verifier,
     pub limits: Limits,
@@ -94,12 +98,19 @@ impl std::ops::Deref for Api {
 }
 
 impl Api {
-    pub fn new(ledger: Ledger, store: Store, config: HttpConfig, verifier: Verifier) -> Self {
+    pub fn new(
+        ledger: Ledger,
+        store: Store,
+        config: HttpConfig,
+        notify: &NotifyConfig,
+        verifier: Verifier,
+    ) -> Self {
+        let endpoints = Endpoints::new(store.clone(), notify);
         let accounts = Accounts::new(store.clone(), ledger.clone());
         let readiness = health::Readiness::new(ledger.clone(), store);
         let limits = Limits::new(&config);
         let refusals = Refusals::default();
-        Self(Arc::new(Parts { ledger, accounts, config, verifier, limits, refusals, readiness }))
+        Self(Arc::new(Parts { ledger, accounts, endpoints, config, verifier, limits, refusals, readiness }))
     }
 
     /// When the call that is now complete must be answered.
@@ -158,6 +169,8 @@ fn routes(prefix: &str) -> Router<Api> {
     let user = format!("{users}/{{id}}");
     let reservations = format!("{user}/reservations");
     let reservation = format!("{reservations}/{{rid}}");
+    let webhooks = format!("{user}/webhooks");
+    let webhook = format!("{webhooks}/{{wid}}");
     Router::new()
         .route(&reservations, post(reservations::reserve).get(reservations::list))
         .route(&reservation, get(reservations::show))
@@ -174,6 +187,11 @@ fn routes(prefix: &str) -> Router<Api> {
         .route(&format!("{user}/credits"), post(credits::credit).get(credits::list))
         .route(&format!("{user}/audit"), get(audit::list))
         .route(&format!("{prefix}/audit/verify"), get(audit::verify))
+        .route(&webhooks, post(webhooks::create).get(webhooks::list))
+        .route(&webhook, get(webhooks::show).patch(webhooks::update).delete(webhooks::delete))
+        .route(&format!("{webhook}/rotate-secret"), post(webhooks::rotate))
+        .route(&format!("{webhook}/deliveries"), get(deliveries::list))
+        .route(&format!("{webhook}/deliveries/{{did}}/resend"), post(deliveries::resend))
         .route(&format!("{user}/suspend"), post(users::suspend))
         .route(&format!("{user}/resume"), post(users::resume))
         .route(&format!("{prefix}/batch"), post(batch::batch))

@@ -28,8 +28,8 @@ enum Access {
     Admin,
 }
 
-/// All routes about one user; `{id}` and `{rid}` to be put in.
-const USER_ROUTES: [(Method, &str, Access); 20] = [
+/// All routes about one user; `{id}` and `{rid}` to be put in, and what else is in braces.
+const USER_ROUTES: [(Method, &str, Access); 28] = [
     (Method::POST, "/users/{id}/reservations", Access::Hot),
     (Method::GET, "/users/{id}/reservations", Access::Read),
     (Method::GET, "/users/{id}/reservations/{rid}", Access::Read),
@@ -50,6 +50,14 @@ const USER_ROUTES: [(Method, &str, Access); 20] = [
     (Method::GET, "/users/{id}", Access::Own),
     (Method::HEAD, "/users/{id}", Access::Own),
     (Method::PATCH, "/users/{id}", Access::Admin),
+    (Method::POST, "/users/{id}/webhooks", Access::Own),
+    (Method::GET, "/users/{id}/webhooks", Access::Own),
+    (Method::GET, "/users/{id}/webhooks/{wid}", Access::Own),
+    (Method::PATCH, "/users/{id}/webhooks/{wid}", Access::Own),
+    (Method::DELETE, "/users/{id}/webhooks/{wid}", Access::Own),
+    (Method::POST, "/users/{id}/webhooks/{wid}/rotate-secret", Access::Own),
+    (Method::GET, "/users/{id}/webhooks/{wid}/deliveries", Access::Own),
+    (Method::POST, "/users/{id}/webhooks/{wid}/deliveries/{did}/resend", Access::Own),
 ];
 
 const PREFIXES: [&str; 2] = ["/v1", "/api"];
@@ -59,6 +67,7 @@ fn harness() -> Harness {
 }
 
 fn path(prefix: &str, route: &str, id: &str, rid: &str) -> String {
+    let route = route.replace("{wid}", "0198c5a3-1b2c-7d3e-8f40-51627384a5b6").replace("{did}", "17");
     format!("{prefix}{}", route.replace("{id}", id).replace("{rid}", rid))
 }
 

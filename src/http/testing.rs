@@ -14,7 +14,7 @@ use super::{
     router,
 };
 use crate::{
-    config::{AuthConfig, Config, HttpConfig, PostgresConfig, RedisConfig, Secret},
+    config::{AuthConfig, Config, HttpConfig, NotifyConfig, PostgresConfig, RedisConfig, Secret},
     crypto::Keyring,
     ledger::Ledger,
     quota::{Partitions, UserId},
@@ -66,7 +66,7 @@ impl Harness {
         let keyring = Keyring::of(&Keyring::generate("test").unwrap()).unwrap();
         let store = Store::lazy(&config.postgres, &keyring).unwrap();
         let (ledger, _) = Ledger::new(&config, store.clone(), Partitions::new(2).unwrap()).unwrap();
-        let api = Api::new(ledger, store, http, Verifier::new(&auth));
+        let api = Api::new(ledger, store, http, &NotifyConfig::default(), Verifier::new(&auth));
         Self { router: router(api), auth }
     }
 

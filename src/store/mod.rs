@@ -12,11 +12,13 @@ mod audit;
 mod booking;
 mod budgets;
 mod dead_letters;
+mod deliveries;
 mod error;
 mod events;
 mod grants;
 mod history;
 mod lease;
+mod notifications;
 mod partitions;
 mod profiles;
 mod replicas;
@@ -28,6 +30,7 @@ mod session_lock;
 mod transactions;
 mod usage;
 mod users;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,10 +46,12 @@ pub use audit::{
 pub use booking::{Booked, Booker, Booking};
 pub use budgets::{BudgetState, Loaded};
 pub use dead_letters::{DeadLetter, DeadReason};
+pub use deliveries::{Delivery, DeliveryState, Resend};
 pub use error::{SchemaError, StoreError};
 pub use events::{Event, NewEvent};
 pub use grants::{Credit, CreditOutcome, Grant, GrantKind};
 pub use history::{HistoryFilter, HistoryKey, HistoryRow};
+pub use notifications::{Attempt, Backlog, Backlogs, Verdict, WebhookClaim};
 pub use partitions::{PartitionRow, PartitionState};
 pub use profiles::{Expected, ProfileChange, Update};
 pub use replicas::ReplicaId;
@@ -60,6 +65,9 @@ pub use session_lock::{SessionLock, Task};
 pub use transactions::{Drift, LedgerRow};
 pub use usage::{UsageMarks, UsageSums};
 pub use users::{Creation, NewUser, User, UserFilter, UserStatus};
+pub use webhooks::{
+    DisabledReason, EndpointChange, EndpointCreation, EndpointUpdate, NewEndpoint, WebhookEndpoint,
+};
 
 use crate::{
     config::{PostgresConfig, millis},

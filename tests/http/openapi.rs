@@ -3,7 +3,7 @@
 
 use cota::quota::UserId;
 use reqwest::{Method, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     contract::{examples, relaxed, shape, validator},
@@ -14,19 +14,24 @@ use crate::support::{
 struct Subject {
     user: UserId,
     reservation: &'static str,
+    webhook: String,
+    delivery: String,
 }
 
 impl Subject {
-    /// A user with tokens, something pending and a credit; for each example its own.
+    /// A user with tokens, something pending, a credit, and a webhook with a delivery; for each example its own.
     async fn of(service: &Service) -> Self {
-        let subject = Self { user: service.user(100_000).await, reservation: "call-6" };
+        let user = service.user(100_000).await;
+        let (webhook, delivery) = webhook(service, user).await;
+        let subject = Self { user, reservation: "call-6", webhook, delivery };
         service.reserve(subject.user, subject.reservation, 2_000).await.is(201);
         subject
     }
 
     fn path(&self, template: &str) -> String {
         let path = template.replace("{id}", &self.user.to_string()).replace("{rid}", self.reservation);
-        path.replace("{month}", &jiff::Timestamp::now().strftime("%Y-%m").to_string())
+        let path = path.replace("{month}", &jiff::Timestamp::now().strftime("%Y-%m").to_string());
+        path.replace("{wid}", &self.webhook).replace("{did}", &self.delivery)
     }
 
     /// The operations of a batch name their user; in the example it is somebody else.
@@ -37,6 +42,27 @@ impl Subject {
         }
         body
     }
+}
+
+/// An endpoint that is at no address of the examples, and what is to be sent to it.
+async fn webhook(service: &Service, user: UserId) -> (String, String) {
+    let new = json!({"url": "https://hooks.example.com/before", "events": ["alert.warning"]});
+    let made = service.admin_post(&format!("/v1/users/{user}/webhooks"), &new).await.is(201);
+    let id = made["webhook"]["id"].as_str().unwrap().to_owned();
+    let delivery: i64 = sqlx::query_scalar(
+        "WITH event AS (
+             INSERT INTO user_events (user_id, kind, data, fanned_out_at) VALUES ($1, 'alert.warning', '{}', now())
+             RETURNING id
+         )
+         INSERT INTO notifications (event_id, user_id, channel, endpoint_id, next_attempt_at)
+         SELECT id, $1, 'webhook', $2, now() + interval '1 day' FROM event RETURNING id",
+    )
+    .bind(user.0)
+    .bind(id.parse::<uuid::Uuid>().unwrap())
+    .fetch_one(service.world.database.pool())
+    .await
+    .unwrap();
+    (id, delivery.to_string())
 }
 
 /// The operations of a description: method, path, and what is said of them.
@@ -71,6 +97,9 @@ async fn call(service: &Service, method: &Method, path: &str, body: Option<&Valu
 /// An answer has the shape of the example at its status.
 #[track_caller]
 fn assert_as_shown(answer: &Answer, shown: &[(u16, Value)], about: &str) {
+    if answer.status == 204 {
+        return assert_eq!(answer.text, "", "{about}");
+    }
     let of_status = shown.iter().find(|(status, _)| *status == answer.status);
     let (_, example) = of_status.unwrap_or_else(|| panic!("{about}: {} {}", answer.status, answer.text));
     let mut body = answer.body.clone();
@@ -85,6 +114,12 @@ fn assert_as_shown(answer: &Answer, shown: &[(u16, Value)], about: &str) {
     if let (Some(found), Some(expected)) = (found_in, expected["reservation"].as_object()) {
         found.retain(|name, _| name != "metadata" || expected.contains_key(name));
         found.insert("charged_tokens".into(), expected["charged_tokens"].clone());
+    }
+    // A receiver has answered with a status, or not at all.
+    for status in ["/delivery/last_status", "/deliveries/0/last_status"] {
+        if let (Some(found), Some(expected)) = (found.pointer_mut(status), expected.pointer(status)) {
+            found.clone_from(expected);
+        }
     }
     assert_eq!(found, relaxed(&expected, &found), "{about}: {}", answer.text);
 }

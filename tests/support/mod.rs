@@ -9,6 +9,7 @@ pub mod invariants;
 pub mod load;
 pub mod partition;
 pub mod proxy;
+pub mod receiver;
 pub mod servers;
 pub mod service;
 pub mod sums;

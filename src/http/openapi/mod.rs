@@ -30,7 +30,8 @@ use utoipa::{
 };
 
 use super::{
-    anomalies, audit, batch, credits, debits, health, history, metrics, reports, reservations, tokens, users,
+    anomalies, audit, batch, credits, debits, deliveries, health, history, metrics, reports, reservations,
+    tokens, users, webhooks,
 };
 
 /// The order of `paths` and `tags` is the order in which they are shown.
@@ -65,6 +66,14 @@ use super::{
         anomalies::of_all,
         audit::list,
         audit::verify,
+        webhooks::create,
+        webhooks::list,
+        webhooks::show,
+        webhooks::update,
+        webhooks::rotate,
+        webhooks::delete,
+        deliveries::list,
+        deliveries::resend,
         health::alive,
         health::ready,
         pages::describe,
@@ -72,6 +81,8 @@ use super::{
     // What only parameters refer to is not collected by itself.
     components(schemas(
         problems::ProblemBody,
+        schemas::DeliveryId,
+        schemas::DeliveryState,
         schemas::EntityTags,
         schemas::IdempotencyKey,
         schemas::ListFormat,
@@ -91,6 +102,7 @@ use super::{
         (name = "Credits", description = "Give users tokens."),
         (name = "Overview", description = "All users at once, for operators."),
         (name = "Audit", description = "What is on record, and whether the record is whole."),
+        (name = "Webhooks", description = "Be told of what happens to an account."),
         (name = "Service", description = "For probes and tools; no JWT is needed."),
     ),
     security(("jwt" = [])),

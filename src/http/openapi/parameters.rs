@@ -4,8 +4,8 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::schemas::{
-    EntityTags, HistoryCursor, IdempotencyKey, ListFormat, Model, Month, PageLimit, Pending, ReportFormat,
-    ReservationId, Sought, Time, TransactionKind, UserId,
+    DeliveryId, DeliveryState, EntityTags, HistoryCursor, IdempotencyKey, ListFormat, Model, Month,
+    PageLimit, Pending, ReportFormat, ReservationId, Sought, Time, TransactionKind, UserId,
 };
 
 /// Declares the parameters of one place; those in `Option` may be left out.
@@ -34,6 +34,26 @@ parameters! {
         id: UserId,
         /// The reservation.
         rid: ReservationId,
+    }
+}
+
+parameters! {
+    WebhookPath in Path {
+        /// The user.
+        id: UserId,
+        /// The webhook endpoint.
+        wid: Uuid,
+    }
+}
+
+parameters! {
+    DeliveryPath in Path {
+        /// The user.
+        id: UserId,
+        /// The webhook endpoint.
+        wid: Uuid,
+        /// The delivery.
+        did: DeliveryId,
     }
 }
 
@@ -145,6 +165,17 @@ parameters! {
     ReportsQuery in Query {
         /// `next` of the page before.
         before: Option<Month>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    DeliveryQuery in Query {
+        /// `next` of the page before.
+        before: Option<DeliveryId>,
+        /// Only those in this state.
+        state: Option<DeliveryState>,
         /// Rows of a page.
         limit: Option<PageLimit>,
     }

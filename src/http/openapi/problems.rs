@@ -58,6 +58,8 @@ groups! {
     USER: InvalidUserId UserNotFound;
     /// A reservation in the path.
     RESERVATION: InvalidReservationId;
+    /// A webhook endpoint in the path.
+    WEBHOOK: InvalidUserId WebhookNotFound;
     /// A JSON body.
     BODY: MalformedJson IncompleteBody BodyTimeout BodyTooLarge UnsupportedMediaType InvalidBody UnknownField
         DuplicateField;
@@ -107,6 +109,17 @@ operations! {
     "listCredits": CALLER RATE USER QUERY STORE;
     "listAudit": CALLER RATE USER QUERY STORE;
     "verifyAudit": CALLER RATE QUERY STORE;
+    "createWebhook": CALLER RATE USER BODY STORE,
+        MissingField InvalidWebhookUrl InvalidEvents WebhookUrlTaken TooManyWebhooks;
+    "listWebhooks": CALLER RATE QUERY STORE, InvalidUserId;
+    "showWebhook": CALLER RATE WEBHOOK QUERY STORE;
+    "updateWebhook": CALLER RATE WEBHOOK BODY STORE,
+        MissingField InvalidWebhookUrl InvalidEvents WebhookUrlTaken InvalidEntityTag PreconditionFailed
+        PreconditionRequired;
+    "rotateWebhookSecret": CALLER RATE WEBHOOK BODY STORE, InvalidOverlap;
+    "deleteWebhook": CALLER RATE WEBHOOK QUERY STORE;
+    "listDeliveries": CALLER RATE WEBHOOK QUERY STORE;
+    "resendDelivery": CALLER RATE WEBHOOK NO_BODY STORE, DeliveryNotFound WebhookDisabled;
     "alive" "ready": ;
     "describe": , Starting;
 }

@@ -24,11 +24,12 @@ use crate::{
         request::{DEFAULT_PAGE, MAX_PAGE},
     },
     ledger::Outcome,
+    notify::{endpoints::MAX_OVERLAP_SECONDS, webhook::MAX_URL_LENGTH},
     quota::{
-        self, Flags, MAX_METADATA_LENGTH, MAX_MODEL_LENGTH, MAX_OPERATION_TOKENS, MAX_REQUEST_ID_LENGTH,
-        MAX_RESERVATION_ID_LENGTH, MAX_TTL_SECONDS,
+        self, EventKind, Flags, MAX_METADATA_LENGTH, MAX_MODEL_LENGTH, MAX_OPERATION_TOKENS,
+        MAX_REQUEST_ID_LENGTH, MAX_RESERVATION_ID_LENGTH, MAX_TOTAL_TOKENS, MAX_TTL_SECONDS,
     },
-    store::{GrantKind, UserStatus},
+    store::{self, GrantKind, UserStatus},
 };
 
 /// Declares schemas that are referred to by name; the comment is what readers of the description see.
@@ -176,6 +177,28 @@ schemas! {
 
     /// How is projected: a mean day is what the complete days used, divided by their number.
     ProjectionMethod = one_of([metrics::METHOD]);
+    /// What can happen to an account.
+    Event = one_of(EventKind::ALL.map(EventKind::as_str));
+
+    /// An address on the public internet: `https`, without user name and fragment. The bound counts bytes.
+    WebhookUrl = text(MAX_URL_LENGTH, "https://hooks.example.com/cota")
+        .format(Some(SchemaFormat::Custom("uri".into())));
+
+    /// `whsec_` and base64 of 32 bytes.
+    WebhookSecret = string("whsec_9dQ2kS6tX0m1vB3nZ7cF5hJ8rL4wY2pA6eG0iU1oT3s=")
+        .pattern(Some("^whsec_[A-Za-z0-9+/]{43}=$"));
+
+    /// What was or is to be sent to an endpoint.
+    DeliveryId = whole(1, MAX_TOTAL_TOKENS, 17);
+
+    /// Seconds in which two secrets sign.
+    OverlapSeconds = whole(0, u64::from(MAX_OVERLAP_SECONDS), 3_600);
+
+    /// Why nothing is sent to an endpoint.
+    DisabledReason = one_of(store::DisabledReason::ALL.map(store::DisabledReason::as_str));
+
+    /// What has become of a delivery: `pending` (to be sent, or just being sent), `delivered`, `failed` (given up).
+    DeliveryState = one_of(store::DeliveryState::ALL.map(store::DeliveryState::as_str));
 
     /// Whether a call that got no definite answer may have had an effect.
     OutcomeWord = one_of([Outcome::None, Outcome::Unknown].map(Outcome::as_str));
