@@ -125,6 +125,8 @@ async fn serve(
     doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
     let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), &config.notify, verifier);
     doors.tasks.spawn(upkeep(exporter, ledger, api.clone(), doors.stop.clone()));
+    let (eraser, stop) = (api.clone(), doors.stop.clone());
+    doors.tasks.spawn(async move { eraser.accounts.keep_erasing(stop).await });
     let (refusals, refusals_store, stop) = (api.clone(), store.clone(), doors.stop.clone());
     doors.tasks.spawn(async move { refusals.refusals.keep(&refusals_store, stop).await });
     if let Some(folder) = &config.audit.checkpoint_dir {

@@ -128,6 +128,10 @@ pub struct RedisConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresConfig {
     pub url: Secret,
+    /// Login that owns the tables, for migrations; `url` when empty.
+    pub owner_url: Secret,
+    /// What a session acts as; empty for its login itself.
+    pub role: String,
     /// Who may sign the server's certificate. With it, a connection is always encrypted and the server checked.
     pub ca_file: Option<PathBuf>,
     pub max_connections: u32,
@@ -246,6 +250,8 @@ impl Default for PostgresConfig {
     fn default() -> Self {
         Self {
             url: Secret::new("postgres://cota@127.0.0.1:5432/cota"),
+            owner_url: Secret::default(),
+            role: "cota_api".into(),
             ca_file: None,
             max_connections: 16,
             acquire_timeout_ms: 500,

@@ -62,7 +62,7 @@ impl World {
         let mut config = Config::default();
         config.redis.url = Secret::new(redis.url());
         config.postgres.url = Secret::new(&url);
-        let store = Store::connect(&config.postgres, &Keyring::of(&Keyring::generate("bench")?)?).await?;
+        let store = Store::lazy(&config.postgres, &Keyring::of(&Keyring::generate("bench")?)?)?;
         store.migrate().await?;
         let partitions = Partitions::new(config.ledger.partitions).ok_or("no partitions")?;
         let partitions = store.ensure_partitions(partitions).await?;

@@ -6,6 +6,7 @@ pub mod checkpoints;
 pub mod credits;
 pub mod reports;
 pub mod usage;
+pub mod erasure;
 pub mod users;
 
 use std::time::Duration;

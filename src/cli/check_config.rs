@@ -6,8 +6,13 @@ use super::CliError;
 use crate::{config::Config, crypto::Keyring, http::jwt::check_key_file};
 
 /// Keys of which only the fact that they are set may be shown.
-const SECRETS: [(&str, &str); 4] =
-    [("auth", "hs256_secret"), ("keys", "index_key"), ("redis", "url"), ("postgres", "url")];
+const SECRETS: [(&str, &str); 5] = [
+    ("auth", "hs256_secret"),
+    ("keys", "index_key"),
+    ("redis", "url"),
+    ("postgres", "url"),
+    ("postgres", "owner_url"),
+];
 
 /// Prints the configuration that is in force, as JSON. It has been checked by being loaded, but for the files it names.
 pub(super) fn run(config: &Config) -> Result<(), CliError> {
@@ -31,8 +36,8 @@ fn shown(config: &Config) -> Result<Value, CliError> {
     for (section, key) in SECRETS {
         if let Some(Value::String(text)) = value.get_mut(section).and_then(|section| section.get_mut(key)) {
             *text = match key {
-                "url" => place(text),
                 _ if text.is_empty() => String::new(),
+                "url" | "owner_url" => place(text),
                 _ => "[secret]".to_owned(),
             };
         }

@@ -18,7 +18,8 @@ const REPLICA_SILENCE: Duration = Duration::from_secs(60);
 pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     let keyring = Keyring::of(&config.keys)?;
     eprintln!("Connecting to Postgres …");
-    let store = Store::connect(&config.postgres, &keyring).await?;
+    // Not connected: the role that the service acts as may be still to be made.
+    let store = Store::lazy(&config.postgres, &keyring)?;
     let migrated = migrate(&store).await;
     store.close().await;
     migrated

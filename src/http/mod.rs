@@ -33,6 +33,7 @@ pub mod limits;
 mod metrics;
 mod openapi;
 mod operations;
+mod personal;
 pub mod problem;
 mod refusals;
 mod reports;
@@ -42,6 +43,7 @@ pub mod server;
 pub mod tls;
 mod tokens;
 mod usage;
+mod user_health;
 mod users;
 mod views;
 mod webhooks;
@@ -57,7 +59,10 @@ use axum::{
     Router, middleware,
     routing::{get, post},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
 pub use health::metrics_router;
 pub use problem::Problem;
@@ -86,6 +91,8 @@ pub struct Parts {
     pub verifier: Verifier,
     pub limits: Limits,
     pub refusals: Refusals,
+    /// Room for exports.
+    exports: Arc<Semaphore>,
     readiness: health::Readiness,
 }
 
@@ -110,7 +117,10 @@ impl Api {
         let readiness = health::Readiness::new(ledger.clone(), store);
         let limits = Limits::new(&config);
         let refusals = Refusals::default();
-        Self(Arc::new(Parts { ledger, accounts, endpoints, config, verifier, limits, refusals, readiness }))
+        let exports = Arc::new(Semaphore::new(personal::MAX_EXPORTS));
+        let parts =
+            Parts { ledger, accounts, endpoints, config, verifier, limits, refusals, exports, readiness };
+        Self(Arc::new(parts))
     }
 
     /// When the call that is now complete must be answered.
@@ -199,5 +209,7 @@ fn routes(prefix: &str) -> Router<Api> {
         .route(&format!("{prefix}/reports/consolidated"), get(reports::consolidated))
         .route(&format!("{prefix}/summary"), get(reports::summary))
         .route(&users, post(users::create).get(users::list))
-        .route(&user, get(users::show).patch(users::update))
+        .route(&format!("{user}/health"), get(user_health::show))
+        .route(&format!("{user}/export"), get(personal::export))
+        .route(&user, get(users::show).patch(users::update).delete(personal::delete))
 }

@@ -245,7 +245,7 @@ async fn unknown_paths_and_methods() {
         (Method::PUT, "/users/{id}/tokens", "GET,HEAD"),
         (Method::POST, "/users/{id}/tokens", "GET,HEAD"),
         (Method::PATCH, "/users/{id}/reservations/{rid}/settle", "POST"),
-        (Method::TRACE, "/users/{id}", "GET,HEAD,PATCH"),
+        (Method::TRACE, "/users/{id}", "GET,HEAD,PATCH,DELETE"),
         (Method::GET, "/batch", "POST"),
     ] {
         let path = path("/v1", route, &UserId::generate().to_string(), "r-1");

@@ -214,6 +214,15 @@ pub async fn list(State(api): State<Api>, _: Admin, mut query: Params) -> Result
     let limit = query.take_limit()?;
     let after = query.take_parsed::<UserId>("after")?;
     let (email, external_id) = (query.take("email"), query.take("external_id"));
+    let status = match query.take("status") {
+        None => None,
+        Some(word) => Some(
+            [UserStatus::Active, UserStatus::Suspended]
+                .into_iter()
+                .find(|status| status.as_str() == word)
+                .ok_or_else(|| Problem::new(Code::InvalidQuery).field("status"))?,
+        ),
+    };
     query.end()?;
     for (name, text) in [("email", &email), ("external_id", &external_id)] {
         // Postgres cannot even be asked for a text with a NUL.
@@ -221,7 +230,7 @@ pub async fn list(State(api): State<Api>, _: Admin, mut query: Params) -> Result
             return Err(Problem::new(Code::InvalidQuery).field(name));
         }
     }
-    let filter = UserFilter { email: email.as_deref(), external_id: external_id.as_deref() };
+    let filter = UserFilter { email: email.as_deref(), external_id: external_id.as_deref(), status };
     // One more than asked for tells whether there is a next page.
     let call = api.accounts.users(after, limit + 1, filter);
     let mut users = api.deadline().store(Outcome::None, call).await?;

@@ -43,6 +43,7 @@ mod witness;
 
 pub use chain::Chain;
 pub use outbox::{Outbox, OutboxPage};
+pub use reads::Warmth;
 pub use refusal::{Account, Done, Outcome, Receipt, Refusal};
 pub use session::CallError;
 pub use start::{Background, Ledger, Running};

@@ -110,6 +110,10 @@ impl StoreError {
     pub(super) fn from_acquire(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Configuration(_) => Self::Failed(error.to_string().into()),
+            // The one setting of a session whose value may not exist is the role.
+            sqlx::Error::Database(ref refused) if refused.code().as_deref() == Some("22023") => {
+                Self::Failed(format!("{error}: run `cota migrate`, which makes it").into())
+            }
             sqlx::Error::Database(ref refused) if verdict(refused.as_ref()) == Verdict::Failed => {
                 Self::Failed(error.to_string().into())
             }

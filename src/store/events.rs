@@ -59,7 +59,7 @@ impl Store {
     /// When Postgres cannot be asked, or holds a kind that this version does not know.
     pub async fn events_after(&self, user: UserId, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
         let rows = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 sqlx::query_as!(
                     Row,
                     "SELECT id, user_id, kind, data, created_at

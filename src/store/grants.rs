@@ -137,7 +137,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Grant>, StoreError> {
         let rows = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 sqlx::query_as!(
                     GrantRow,
                     "SELECT id, user_id, kind, tokens, idempotency_key, reason, created_at
@@ -201,9 +201,12 @@ fn may_grant(credit: &Credit) -> bool {
 
 /// Locks the account and says what it has been granted so far. `NO KEY`: bookings only refer to the row.
 async fn lock_account(connection: &mut PgConnection, user: UserId) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar!("SELECT total_tokens FROM user_accounts WHERE id = $1 FOR NO KEY UPDATE", user.0)
-        .fetch_optional(connection)
-        .await
+    sqlx::query_scalar!(
+        "SELECT total_tokens FROM user_accounts WHERE id = $1 AND status <> 'deleted' FOR NO KEY UPDATE",
+        user.0,
+    )
+    .fetch_optional(connection)
+    .await
 }
 
 async fn find(connection: &mut PgConnection, user: UserId, key: &str) -> Result<Option<Grant>, StoreError> {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, pool::PoolConnection};
 
 use super::StoreError;
 
@@ -27,6 +27,40 @@ where
     E: Into<StoreError>,
 {
     let connection = pool.acquire().await.map_err(StoreError::from_acquire)?;
+    settle(connection, limit, work).await
+}
+
+/// As [`run`], within a SQL transaction that `begin` starts and that is rolled back at the end: for reads. The work
+/// begins none of its own.
+pub(super) async fn run_within<T, E>(
+    pool: &PgPool,
+    limit: Duration,
+    begin: String,
+    work: impl AsyncFnOnce(Lease) -> Result<T, E>,
+) -> Result<T, StoreError>
+where
+    E: Into<StoreError>,
+{
+    let connection = pool.acquire().await.map_err(StoreError::from_acquire)?;
+    let within = async |mut lease: Lease| {
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *lease).await?;
+        let returned = lease.to.clone();
+        let result = work(lease).await.map_err(Into::into);
+        let Some(mut lease) = returned.lease_again() else { return result };
+        sqlx::raw_sql("ROLLBACK").execute(&mut *lease).await?;
+        result
+    };
+    settle(connection, limit, within).await
+}
+
+async fn settle<T, E>(
+    connection: PoolConnection<Postgres>,
+    limit: Duration,
+    work: impl AsyncFnOnce(Lease) -> Result<T, E>,
+) -> Result<T, StoreError>
+where
+    E: Into<StoreError>,
+{
     let returned = Returned::default();
     let lease = Lease { connection: Some(connection), to: returned.clone() };
     let result = match tokio::time::timeout(limit, work(lease)).await {
@@ -76,6 +110,12 @@ struct Returned(Arc<Slot>);
 struct Slot(Mutex<Option<PoolConnection<Postgres>>>);
 
 impl Returned {
+    /// The connection once more, when the work is done with it.
+    fn lease_again(&self) -> Option<Lease> {
+        let connection = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        connection.map(|connection| Lease { connection: Some(connection), to: self.clone() })
+    }
+
     fn put(&self, connection: Option<PoolConnection<Postgres>>) {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }

@@ -17,9 +17,11 @@ mod error;
 mod events;
 mod grants;
 mod history;
+mod health;
 mod lease;
 mod notifications;
 mod partitions;
+mod personal;
 mod profiles;
 mod replicas;
 mod reports;
@@ -52,7 +54,9 @@ pub use events::{Event, NewEvent};
 pub use grants::{Credit, CreditOutcome, Grant, GrantKind};
 pub use history::{HistoryFilter, HistoryKey, HistoryRow};
 pub use notifications::{Attempt, Backlog, Backlogs, Verdict, WebhookClaim};
+pub use health::AccountHealth;
 pub use partitions::{PartitionRow, PartitionState};
+pub use personal::Deletion;
 pub use profiles::{Expected, ProfileChange, Update};
 pub use replicas::ReplicaId;
 pub use reports::{
@@ -80,6 +84,8 @@ use crate::{
 pub struct Store {
     pool: PgPool,
     options: Arc<PgConnectOptions>,
+    /// For migrations: the login that owns the tables.
+    owner: Arc<PgConnectOptions>,
     keyring: Keyring,
     /// Bound of one call, from the moment it has a connection.
     call_timeout: Duration,
@@ -107,24 +113,28 @@ impl Store {
     pub fn lazy(config: &PostgresConfig, keyring: &Keyring) -> Result<Self, StoreError> {
         let options = encrypted(config, config.url.expose().parse().map_err(StoreError::from_acquire)?)?;
         let statement_ms = config.statement_timeout_ms;
-        let options = options.application_name("cota").options([
-            ("statement_timeout", statement_ms.to_string()),
-            // Shorter, so that a wait for a lock is told apart from a slow statement.
-            ("lock_timeout", (statement_ms / 2).max(1).to_string()),
-            ("idle_in_transaction_session_timeout", statement_ms.to_string()),
-            // The server's side of a dead link: it drops the session, and the locks with it.
-            ("tcp_user_timeout", statement_ms.to_string()),
-            ("tcp_keepalives_idle", "5".to_owned()),
-            ("tcp_keepalives_interval", "2".to_owned()),
-            ("tcp_keepalives_count", "3".to_owned()),
-        ]);
+        let options = tuned(options, statement_ms);
+        let owner = match config.owner_url.expose() {
+            "" => options.clone(),
+            url => tuned(encrypted(config, url.parse().map_err(StoreError::from_acquire)?)?, statement_ms),
+        };
+        let options = match &*config.role {
+            "" => options,
+            role => options.options([("role", role)]),
+        };
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(millis(config.acquire_timeout_ms))
             .connect_lazy_with(options.clone());
         // Time for the server's own time-outs to speak first: theirs is the definite answer.
         let call_timeout = millis(statement_ms) + Duration::from_millis(500);
-        Ok(Self { pool, options: Arc::new(options), keyring: keyring.clone(), call_timeout })
+        Ok(Self {
+            pool,
+            options: Arc::new(options),
+            owner: Arc::new(owner),
+            keyring: keyring.clone(),
+            call_timeout,
+        })
     }
 
     /// Whether Postgres answers.
@@ -139,12 +149,44 @@ impl Store {
         self.pool.close().await;
     }
 
+    /// Runs work of the service itself, or for an admin: it sees all rows.
     async fn run<T, E: Into<StoreError>>(
         &self,
         work: impl AsyncFnOnce(lease::Lease) -> Result<T, E>,
     ) -> Result<T, StoreError> {
         lease::run(&self.pool, self.call_timeout, work).await
     }
+
+    /// Runs reads about one user: in the tables of users there are no rows for them but that user's, whatever the SQL
+    /// says (`migrations/0060_isolation.sql`). Whoever reads on behalf of a user goes this way.
+    async fn run_as<T, E: Into<StoreError>>(
+        &self,
+        user: UserId,
+        work: impl AsyncFnOnce(lease::Lease) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
+        let begin = format!(
+            "BEGIN READ ONLY; SET LOCAL cota.scope = 'user'; SET LOCAL cota.user_id = '{}'",
+            user.0.hyphenated()
+        );
+        lease::run_within(&self.pool, self.call_timeout, begin, work).await
+    }
+}
+
+/// What every session of ours is told.
+fn tuned(options: PgConnectOptions, statement_ms: u64) -> PgConnectOptions {
+    options.application_name("cota").options([
+        // Said once per session; what is done for a user narrows it down.
+        ("cota.scope", "service".to_owned()),
+        ("statement_timeout", statement_ms.to_string()),
+        // Shorter, so that a wait for a lock is told apart from a slow statement.
+        ("lock_timeout", (statement_ms / 2).max(1).to_string()),
+        ("idle_in_transaction_session_timeout", statement_ms.to_string()),
+        // The server's side of a dead link: it drops the session, and the locks with it.
+        ("tcp_user_timeout", statement_ms.to_string()),
+        ("tcp_keepalives_idle", "5".to_owned()),
+        ("tcp_keepalives_interval", "2".to_owned()),
+        ("tcp_keepalives_count", "3".to_owned()),
+    ])
 }
 
 /// With an authority of its own the server has to show a certificate; without, the URL's `sslmode` says what is done.

@@ -128,7 +128,7 @@ async fn update(
              time_zone = CASE WHEN $8 THEN $9 ELSE time_zone END,
              alert_threshold = coalesce($10::int::numeric / 10000, alert_threshold),
              version = version + 1, updated_at = now()
-         WHERE id = $1 AND ($2::bigint[] IS NULL OR version = ANY($2))
+         WHERE id = $1 AND status <> 'deleted' AND ($2::bigint[] IS NULL OR version = ANY($2))
          RETURNING id, email, email_sealed, external_id, status, locale, time_zone, total_tokens, used_tokens, version,
                    created_at, updated_at, greatest(1, round(alert_threshold * 10000))::int AS "alert_threshold!""#,
         id.0,

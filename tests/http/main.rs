@@ -6,6 +6,7 @@
 mod support;
 
 mod access;
+mod audit;
 mod bad_input;
 mod batch;
 mod batch_twins;
@@ -17,6 +18,7 @@ mod identity;
 mod metrics;
 mod notifier;
 mod openapi;
+mod personal;
 mod profiles;
 mod protection;
 mod reports;
@@ -27,3 +29,5 @@ mod tokens;
 mod usage;
 mod users;
 mod webhooks;
+mod user_health;
+mod walk;

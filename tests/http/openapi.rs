@@ -94,6 +94,16 @@ async fn call(service: &Service, method: &Method, path: &str, body: Option<&Valu
         .await
 }
 
+/// Takes out what is described as any object: what is in it differs from row to row.
+fn close(shown: &mut Value) {
+    if let Some(tables) = shown.get_mut("tables") {
+        *tables = Value::Null;
+    }
+    for row in shown.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
+        row["data"] = Value::Null;
+    }
+}
+
 /// An answer has the shape of the example at its status.
 #[track_caller]
 fn assert_as_shown(answer: &Answer, shown: &[(u16, Value)], about: &str) {
@@ -107,8 +117,11 @@ fn assert_as_shown(answer: &Answer, shown: &[(u16, Value)], about: &str) {
     for result in body.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten() {
         result.as_object_mut().unwrap().remove("replayed");
     }
+    let mut example = example.clone();
+    close(&mut body);
+    close(&mut example);
     let mut found = shape(&body);
-    let expected = shape(example);
+    let expected = shape(&example);
     // What was sent, and what was charged so far, are there when they are.
     let found_in = found.get_mut("reservation").and_then(Value::as_object_mut);
     if let (Some(found), Some(expected)) = (found_in, expected["reservation"].as_object()) {

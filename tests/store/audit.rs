@@ -168,8 +168,8 @@ const TAMPERINGS: &[&[&str]] = &[
     &[
         "CREATE TEMP TABLE gone ON COMMIT DROP AS SELECT chain, number FROM audit_log WHERE ctid = $row",
         "DELETE FROM audit_log l USING gone g WHERE l.chain = g.chain AND l.number = g.number",
-        "UPDATE audit_log l SET number = -l.number FROM gone g WHERE l.chain = g.chain AND l.number > g.number",
-        "UPDATE audit_log SET number = -number - 1 WHERE number < 0",
+        "UPDATE audit_log l SET number = l.number + 1000000 FROM gone g WHERE l.chain = g.chain AND l.number > g.number",
+        "UPDATE audit_log SET number = number - 1000001 WHERE number > 1000000",
         "UPDATE audit_chains c SET number = c.number - 1 FROM gone g WHERE c.chain = g.chain",
     ],
     // One put in.

@@ -9,6 +9,7 @@ use cota::{
         wire::{Record, StoredBudget},
     },
     quota::{BudgetId, ReservationId, State, UserId},
+    store::Extent,
 };
 use redis::aio::MultiplexedConnection;
 use sqlx::{PgPool, Row};
@@ -42,6 +43,8 @@ pub async fn check(world: &World) {
     assert_eq!(world.store.drift().await.unwrap(), [], "3: used is the sum of the ledger");
     sums::usage_is_the_ledger(pool).await;
     grants_converge(pool).await;
+    let audit = world.store.verify_audit(Extent::Whole, &[], &mut |_, _| {}).await.unwrap();
+    assert_eq!(audit.findings, [], "every batch and grant is in the audit log as it is");
     stores_agree(world, pool).await;
 }
 

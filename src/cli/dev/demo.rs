@@ -14,7 +14,7 @@ pub(super) async fn ensure_user(store: &Store) -> Result<UserId, CliError> {
     let user = match store.create_user(&NewUser { email: EMAIL.into(), ..NewUser::default() }).await? {
         Creation::Created(user) => user,
         Creation::EmailTaken | Creation::ExternalIdTaken | Creation::IdTaken => {
-            let filter = UserFilter { email: Some(EMAIL), external_id: None };
+            let filter = UserFilter { email: Some(EMAIL), ..UserFilter::default() };
             let found = store.users(None, 1, filter).await?.pop();
             found.ok_or(CliError::Usage("the demo user was deleted while it was looked up: start again"))?
         }

@@ -30,8 +30,8 @@ use utoipa::{
 };
 
 use super::{
-    anomalies, audit, batch, credits, debits, deliveries, health, history, metrics, reports, reservations,
-    tokens, users, webhooks,
+    anomalies, audit, batch, credits, debits, deliveries, health, history, metrics, personal, reports,
+    reservations, tokens, user_health, users, webhooks,
 };
 
 /// The order of `paths` and `tags` is the order in which they are shown.
@@ -53,12 +53,15 @@ use super::{
         anomalies::of_user,
         reports::list,
         reports::show,
+        user_health::show,
         users::create,
         users::list,
         users::show,
         users::update,
         users::suspend,
         users::resume,
+        personal::delete,
+        personal::export,
         credits::credit,
         credits::list,
         reports::consolidated,
@@ -83,6 +86,7 @@ use super::{
         problems::ProblemBody,
         schemas::DeliveryId,
         schemas::DeliveryState,
+        schemas::AuditNumber,
         schemas::EntityTags,
         schemas::IdempotencyKey,
         schemas::ListFormat,

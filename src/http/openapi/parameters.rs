@@ -4,8 +4,8 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::schemas::{
-    DeliveryId, DeliveryState, EntityTags, HistoryCursor, IdempotencyKey, ListFormat, Model, Month,
-    PageLimit, Pending, ReportFormat, ReservationId, Sought, Time, TransactionKind, UserId,
+    AuditNumber, DeliveryId, DeliveryState, EntityTags, HistoryCursor, IdempotencyKey, ListFormat, Model,
+    Month, PageLimit, Pending, ReportFormat, ReservationId, Sought, Status, Time, TransactionKind, UserId,
 };
 
 /// Declares the parameters of one place; those in `Option` may be left out.
@@ -140,7 +140,7 @@ parameters! {
 parameters! {
     AuditQuery in Query {
         /// `next` of the page before.
-        before: Option<u64>,
+        before: Option<AuditNumber>,
         /// Rows of a page.
         limit: Option<PageLimit>,
     }
@@ -201,5 +201,7 @@ parameters! {
         email: Option<Sought>,
         /// Only the user with this external id.
         external_id: Option<Sought>,
+        /// Only users of this status.
+        status: Option<Status>,
     }
 }

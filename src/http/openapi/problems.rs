@@ -102,11 +102,13 @@ operations! {
     "updateUser": CALLER RATE USER BODY STORE,
         MissingField InvalidEmail InvalidExternalId InvalidLocale InvalidTimeZone InvalidAlertThreshold
         InvalidEntityTag EmailTaken ExternalIdTaken PreconditionFailed PreconditionRequired;
-    "suspendUser" "resumeUser": CALLER RATE USER NO_BODY STORE;
+    "suspendUser" "resumeUser" "deleteUser": CALLER RATE USER NO_BODY STORE;
+    "exportUser": CALLER RATE USER QUERY STORE;
     "credit": CALLER RATE USER BODY STORE,
         MissingIdempotencyKey InvalidIdempotencyKey IdempotencyMismatch MissingField InvalidAmount AmountOutOfRange
         InvalidKind InvalidReason;
     "listCredits": CALLER RATE USER QUERY STORE;
+    "showHealth": CALLER RATE USER QUERY STORE;
     "listAudit": CALLER RATE USER QUERY STORE;
     "verifyAudit": CALLER RATE QUERY STORE;
     "createWebhook": CALLER RATE USER BODY STORE,

@@ -72,6 +72,9 @@ schemas! {
     /// Rows of a page.
     PageLimit = whole(1, u64::from(MAX_PAGE), 20).default(Some(json!(DEFAULT_PAGE)));
 
+    /// A row's place in its chain of the audit log.
+    AuditNumber = whole(1, i64::MAX as u64, 42);
+
     /// The one state that can be asked for.
     Pending = one_of([quota::State::Pending.as_str()]);
 

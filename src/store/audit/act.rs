@@ -32,6 +32,7 @@ pub(in crate::store) enum Action {
     UserChanged,
     UserSuspended,
     UserResumed,
+    UserDeleted,
     /// A purchase, bonus, renewal or adjustment; `data` has the grant's `grant_id`, `kind` and `tokens`.
     GrantMade,
     /// `data` says in `what` which configuration.
@@ -47,6 +48,7 @@ impl Action {
             Self::UserChanged => "user.changed",
             Self::UserSuspended => "user.suspended",
             Self::UserResumed => "user.resumed",
+            Self::UserDeleted => "user.deleted",
             Self::GrantMade => "grant.made",
             Self::ConfigurationChanged => "configuration.changed",
             Self::AccessRefused => "access.refused",

@@ -79,7 +79,9 @@ impl Store {
     ) -> Result<Vec<AuditRow>, StoreError> {
         let before = before.map_or(i64::MAX, signed);
         let rows = self
-            .run(async |mut connection| rows_of(&mut connection, user, before, i64::from(limit)).await)
+            .run_as(user, async |mut connection| {
+                rows_of(&mut connection, user, before, i64::from(limit)).await
+            })
             .await?;
         rows.into_iter().map(AuditRow::try_from).collect()
     }
