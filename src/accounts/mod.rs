@@ -4,9 +4,9 @@ pub mod anomalies;
 pub mod audit;
 pub mod checkpoints;
 pub mod credits;
+pub mod erasure;
 pub mod reports;
 pub mod usage;
-pub mod erasure;
 pub mod users;
 
 use std::time::Duration;
