@@ -30,7 +30,11 @@ use crate::{
     },
     ledger::{CallError, Ledger},
     metrics::{self, Exporter},
-    notify::{Notifier, webhook::Sender},
+    notify::{
+        Notifier,
+        email::{MailerError, Post},
+        webhook::Sender,
+    },
     quota::Partitions,
     store::{Store, StoreError},
 };
@@ -62,6 +66,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error("redis: {0}")]
     Redis(#[from] CallError),
+    #[error("e-mail: {0}")]
+    Email(#[from] MailerError),
     #[error("webhooks: {0}")]
     Webhooks(#[from] reqwest::Error),
     #[error("metrics: {0}")]
@@ -120,7 +126,11 @@ async fn serve(
     let reporter = Reporter::new(store.clone(), &ledger, partitions, &config.usage);
     doors.tasks.spawn(reporter.run(doors.stop.clone()));
     let sender = Sender::new(&config.notify)?;
-    let notifier = Notifier::new(store.clone(), sender, config.notify.clone()).start();
+    let mut notifier = Notifier::new(store.clone(), sender, config.notify.clone());
+    if let Some(post) = Post::new(store.clone(), &config.email, config.http.top_up_url.clone())? {
+        notifier = notifier.with_email(post, config.email.clone());
+    }
+    let notifier = notifier.start();
     let verifier = Verifier::new(&config.auth);
     doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
     let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), &config.notify, verifier);

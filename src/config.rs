@@ -3,6 +3,7 @@
 //! Every key stands with its default and its unit in `config.example.toml`; a test keeps the two in step.
 
 mod audit;
+mod email;
 mod issuers;
 mod keys;
 mod notify;
@@ -23,6 +24,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use audit::AuditConfig;
+pub use email::{EmailConfig, MailTls};
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
 pub use notify::NotifyConfig;
@@ -43,6 +45,7 @@ pub struct Config {
     pub audit: AuditConfig,
     pub usage: UsageConfig,
     pub notify: NotifyConfig,
+    pub email: EmailConfig,
     pub log: LogConfig,
 }
 
@@ -368,7 +371,7 @@ impl Config {
             (self.postgres.max_connections >= 4, "postgres.max_connections must be at least 4"),
         ];
         let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule);
-        match broken.or_else(|| self.notify.broken_rule()) {
+        match broken.or_else(|| self.notify.broken_rule()).or_else(|| self.email.broken_rule()) {
             Some(rule) => Err(ConfigError::Invalid(rule)),
             None => auth.check_issuers(),
         }

@@ -208,6 +208,19 @@ body! {
 }
 
 body! {
+    /// What the user is to be told from now on; all members.
+    ReplaceNotificationSettings {
+        /// Whether the user is written e-mails.
+        email_enabled: bool,
+        /// Kinds of events that are told by e-mail; `null` for all.
+        #[schema(nullable, required, min_items = 1)]
+        email_events: Option<Vec<Event>>,
+        /// Whether anything is sent to the user's webhook endpoints.
+        webhooks_enabled: bool,
+    }
+}
+
+body! {
     /// How to change over.
     RotateSecret {
         /// How long the old secret goes on signing beside the new one; 0 if it is known to others.

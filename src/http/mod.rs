@@ -31,6 +31,7 @@ pub mod jwt;
 mod language;
 pub mod limits;
 mod metrics;
+mod notification_settings;
 mod openapi;
 mod operations;
 mod personal;
@@ -71,7 +72,7 @@ use crate::{
     accounts::Accounts,
     config::{HttpConfig, NotifyConfig, millis},
     ledger::{Ledger, Outcome},
-    notify::Endpoints,
+    notify::{Endpoints, Settings},
     store::Store,
 };
 use jwt::Verifier;
@@ -87,6 +88,7 @@ pub struct Parts {
     pub ledger: Ledger,
     pub accounts: Accounts,
     pub endpoints: Endpoints,
+    pub settings: Settings,
     pub config: HttpConfig,
     pub verifier: Verifier,
     pub limits: Limits,
@@ -113,14 +115,24 @@ impl Api {
         verifier: Verifier,
     ) -> Self {
         let endpoints = Endpoints::new(store.clone(), notify);
+        let settings = Settings::new(store.clone());
         let accounts = Accounts::new(store.clone(), ledger.clone());
         let readiness = health::Readiness::new(ledger.clone(), store);
         let limits = Limits::new(&config);
         let refusals = Refusals::default();
         let exports = Arc::new(Semaphore::new(personal::MAX_EXPORTS));
-        let parts =
-            Parts { ledger, accounts, endpoints, config, verifier, limits, refusals, exports, readiness };
-        Self(Arc::new(parts))
+        Self(Arc::new(Parts {
+            ledger,
+            accounts,
+            endpoints,
+            settings,
+            config,
+            verifier,
+            limits,
+            refusals,
+            exports,
+            readiness,
+        }))
     }
 
     /// When the call that is now complete must be answered.
@@ -202,6 +214,10 @@ fn routes(prefix: &str) -> Router<Api> {
         .route(&format!("{webhook}/rotate-secret"), post(webhooks::rotate))
         .route(&format!("{webhook}/deliveries"), get(deliveries::list))
         .route(&format!("{webhook}/deliveries/{{did}}/resend"), post(deliveries::resend))
+        .route(
+            &format!("{user}/notification-settings"),
+            get(notification_settings::show).put(notification_settings::replace),
+        )
         .route(&format!("{user}/suspend"), post(users::suspend))
         .route(&format!("{user}/resume"), post(users::resume))
         .route(&format!("{prefix}/batch"), post(batch::batch))

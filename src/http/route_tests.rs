@@ -29,7 +29,7 @@ enum Access {
 }
 
 /// All routes about one user; `{id}` and `{rid}` to be put in, and what else is in braces.
-const USER_ROUTES: [(Method, &str, Access); 28] = [
+const USER_ROUTES: [(Method, &str, Access); 30] = [
     (Method::POST, "/users/{id}/reservations", Access::Hot),
     (Method::GET, "/users/{id}/reservations", Access::Read),
     (Method::GET, "/users/{id}/reservations/{rid}", Access::Read),
@@ -50,6 +50,8 @@ const USER_ROUTES: [(Method, &str, Access); 28] = [
     (Method::GET, "/users/{id}", Access::Own),
     (Method::HEAD, "/users/{id}", Access::Own),
     (Method::PATCH, "/users/{id}", Access::Admin),
+    (Method::GET, "/users/{id}/notification-settings", Access::Own),
+    (Method::PUT, "/users/{id}/notification-settings", Access::Own),
     (Method::POST, "/users/{id}/webhooks", Access::Own),
     (Method::GET, "/users/{id}/webhooks", Access::Own),
     (Method::GET, "/users/{id}/webhooks/{wid}", Access::Own),

@@ -149,7 +149,8 @@ pub async fn create(
     Ok(shown(StatusCode::CREATED, &made))
 }
 
-fn kinds(names: &[Cow<'_, str>]) -> Result<Vec<EventKind>, Problem> {
+/// Kinds of events by their names.
+pub fn kinds(names: &[Cow<'_, str>]) -> Result<Vec<EventKind>, Problem> {
     let known = names.iter().map(|name| EventKind::from_name(name)).collect::<Option<Vec<_>>>();
     known.ok_or_else(|| Problem::new(Code::InvalidEvents).field("events"))
 }

@@ -4,10 +4,14 @@
 //! goes through a queue in Postgres ([`crate::store::Store::fan_out`] and what is beside it), which any number of
 //! replicas work off ([`queue`]). `docs/NOTIFICATIONS.md` tells receivers what they can rely on.
 
+mod channel;
+pub mod email;
 pub mod endpoints;
 mod queue;
 pub mod schedule;
+pub mod settings;
 pub mod webhook;
 
 pub use endpoints::Endpoints;
 pub use queue::{Notifier, RunningNotifier};
+pub use settings::Settings;

@@ -12,6 +12,7 @@ mod batch;
 mod batch_twins;
 mod credits;
 mod debits;
+mod emails;
 mod health;
 mod history;
 mod identity;

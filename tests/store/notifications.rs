@@ -85,7 +85,7 @@ async fn an_event_is_queued_once_for_each_endpoint_that_wants_it() {
     let taken = join_all((0..8).map(async |_| {
         let mut taken = 0;
         loop {
-            match db.store.fan_out(40).await.unwrap() {
+            match db.store.fan_out(40, false).await.unwrap() {
                 0 => return taken,
                 events => taken += events,
             }
@@ -104,7 +104,7 @@ async fn an_event_is_queued_once_for_each_endpoint_that_wants_it() {
     assert_eq!((backlogs.events.pending, backlogs.webhooks.pending), (0, 900));
     // The mark lost, as if the commit had been: the same rows.
     db.run("UPDATE user_events SET fanned_out_at = NULL").await;
-    assert_eq!(db.store.fan_out(1_000).await.unwrap(), 650);
+    assert_eq!(db.store.fan_out(1_000, false).await.unwrap(), 650);
     assert_eq!(db.count("SELECT count(*) FROM notifications").await, 900);
 }
 
@@ -116,7 +116,7 @@ async fn what_one_has_taken_on_nobody_else_has() {
         db.endpoint(user, &format!("{n}"), None).await;
         db.events(user, "alert.warning", 3).await;
     }
-    db.store.fan_out(1_000).await.unwrap();
+    db.store.fan_out(1_000, false).await.unwrap();
     let rounds = join_all((0..10).map(async |_| {
         let mut mine = Vec::new();
         for _ in 0..10 {
@@ -140,7 +140,7 @@ async fn whoever_comes_back_after_its_lease_notes_nothing() {
     let user = db.user().await;
     db.endpoint(user, "a", None).await;
     db.events(user, "alert.warning", 1).await;
-    db.store.fan_out(10).await.unwrap();
+    db.store.fan_out(10, false).await.unwrap();
     let first = db.claim(10).await.pop().unwrap();
     assert_eq!(first.secrets, Ok(vec![vec![7; 32]]));
     assert!(db.claim(10).await.is_empty(), "its lease lasts");
@@ -165,9 +165,9 @@ async fn an_endpoint_that_fails_rests_and_holds_nobody_up() {
     let failing = db.endpoint(user, "failing", None).await.id;
     db.endpoint(other, "well", None).await;
     db.events(user, "alert.warning", 20).await;
-    db.store.fan_out(100).await.unwrap();
+    db.store.fan_out(100, false).await.unwrap();
     db.events(other, "alert.warning", 1).await;
-    db.store.fan_out(100).await.unwrap();
+    db.store.fan_out(100, false).await.unwrap();
     // Not all of the room, although it has waited longest.
     let claims = db.claim(100).await;
     let of =
@@ -181,7 +181,7 @@ async fn an_endpoint_that_fails_rests_and_holds_nobody_up() {
     assert!(endpoint.failing_since.is_some());
     assert!(db.claim(100).await.is_empty(), "what was never tried rests too");
     db.events(user, "alert.warning", 1).await;
-    db.store.fan_out(100).await.unwrap();
+    db.store.fan_out(100, false).await.unwrap();
     assert!(db.claim(100).await.is_empty(), "and so does what is new");
     // Once it has rested, one is tried, and a success lets the others follow.
     db.run("UPDATE notifications SET next_attempt_at = now() WHERE state = 'pending'").await;
@@ -199,7 +199,7 @@ async fn a_disabled_endpoint_is_told_of_once_and_its_queue_ends() {
     let user = db.user().await;
     let gone = db.endpoint(user, "gone", None).await.id;
     db.events(user, "alert.warning", 6).await;
-    db.store.fan_out(100).await.unwrap();
+    db.store.fan_out(100, false).await.unwrap();
     for claim in db.claim(4).await {
         assert!(db.finish(&claim, Verdict::Disable(DisabledReason::Gone)).await);
     }
@@ -234,7 +234,7 @@ async fn the_log_is_paged_and_another_users_endpoint_is_nobodys() {
     let (user, other) = (db.user().await, db.user().await);
     let endpoint = db.endpoint(user, "a", None).await.id;
     db.events(user, "alert.warning", 25).await;
-    db.store.fan_out(100).await.unwrap();
+    db.store.fan_out(100, false).await.unwrap();
     let (mut seen, mut before) = (Vec::new(), None);
     loop {
         let page = db.store.deliveries(user, endpoint, before, None, 10).await.unwrap().unwrap();
@@ -261,7 +261,7 @@ async fn old_notifications_are_forgotten_pending_ones_never() {
     let user = db.user().await;
     db.endpoint(user, "a", None).await;
     db.events(user, "alert.warning", 3).await;
-    db.store.fan_out(100).await.unwrap();
+    db.store.fan_out(100, false).await.unwrap();
     let claims = db.claim(3).await;
     db.finish(&claims[0], Verdict::Delivered).await;
     db.finish(&claims[1], Verdict::Failed { pause: Duration::ZERO }).await;

@@ -83,7 +83,7 @@ async fn secrets_lie_sealed_and_two_sign_while_one_is_changed() {
             .execute(&db.pool)
             .await
             .unwrap();
-        db.store.fan_out(10).await.unwrap();
+        db.store.fan_out(10, false).await.unwrap();
         let claim = db.store.claim_webhooks(1, Duration::from_secs(60)).await.unwrap().pop().unwrap();
         claim.secrets.unwrap()
     };

@@ -7,6 +7,7 @@ pub mod h2;
 pub mod identity;
 pub mod invariants;
 pub mod load;
+pub mod mail;
 pub mod partition;
 pub mod proxy;
 pub mod receiver;

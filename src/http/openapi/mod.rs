@@ -30,8 +30,8 @@ use utoipa::{
 };
 
 use super::{
-    anomalies, audit, batch, credits, debits, deliveries, health, history, metrics, personal, reports,
-    reservations, tokens, user_health, users, webhooks,
+    anomalies, audit, batch, credits, debits, deliveries, health, history, metrics, notification_settings,
+    personal, reports, reservations, tokens, user_health, users, webhooks,
 };
 
 /// The order of `paths` and `tags` is the order in which they are shown.
@@ -77,6 +77,8 @@ use super::{
         webhooks::delete,
         deliveries::list,
         deliveries::resend,
+        notification_settings::show,
+        notification_settings::replace,
         health::alive,
         health::ready,
         pages::describe,
@@ -107,6 +109,7 @@ use super::{
         (name = "Overview", description = "All users at once, for operators."),
         (name = "Audit", description = "What is on record, and whether the record is whole."),
         (name = "Webhooks", description = "Be told of what happens to an account."),
+        (name = "Notifications", description = "What a user is told, and how."),
         (name = "Service", description = "For probes and tools; no JWT is needed."),
     ),
     security(("jwt" = [])),

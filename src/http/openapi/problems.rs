@@ -122,6 +122,9 @@ operations! {
     "deleteWebhook": CALLER RATE WEBHOOK QUERY STORE;
     "listDeliveries": CALLER RATE WEBHOOK QUERY STORE;
     "resendDelivery": CALLER RATE WEBHOOK NO_BODY STORE, DeliveryNotFound WebhookDisabled;
+    "showNotificationSettings": CALLER RATE USER QUERY STORE;
+    "replaceNotificationSettings": CALLER RATE USER BODY STORE,
+        MissingField InvalidEvents InvalidEntityTag PreconditionFailed PreconditionRequired;
     "alive" "ready": ;
     "describe": , Starting;
 }

@@ -1,6 +1,7 @@
 //! Webhooks, as the [Standard Webhooks](https://www.standardwebhooks.com) specification 1.0.0 has them.
 
 mod address;
+mod channel;
 mod payload;
 pub mod resolver;
 mod sender;
@@ -13,4 +14,5 @@ pub use sender::{Fault, Sender};
 pub use target::{MAX_URL_LENGTH, Rules, TargetError};
 pub use verdict::{Said, Standing, judge};
 
+pub(super) use channel::Webhooks;
 pub(super) use signature::{new_secret, spelt};

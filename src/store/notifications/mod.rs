@@ -13,6 +13,7 @@
 //! Locks: an account's row, then the endpoint, then notifications.
 
 mod claim;
+mod emails;
 mod finish;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use super::{Store, StoreError, unsigned};
 
 pub use claim::WebhookClaim;
+pub use emails::{EmailClaim, EmailVerdict};
 pub use finish::{Attempt, Verdict};
 
 /// Notifications that are sent to one endpoint at a time, while none fails.
@@ -39,6 +41,7 @@ pub struct Backlogs {
     /// Events whose notifications are not queued yet.
     pub events: Backlog,
     pub webhooks: Backlog,
+    pub emails: Backlog,
 }
 
 /// Clocks that were set back make no negative time.
@@ -48,8 +51,8 @@ fn seconds(seconds: f64) -> Duration {
 
 impl Store {
     /// Queues the notifications of events that have none yet, at most `limit` of them; says how many events these
-    /// were. Several may do it at once.
-    pub async fn fan_out(&self, limit: u32) -> Result<u64, StoreError> {
+    /// were. E-mails are queued where some are sent. Several may do it at once.
+    pub async fn fan_out(&self, limit: u32, emails: bool) -> Result<u64, StoreError> {
         let taken = self
             .run(async |mut connection| {
                 // An endpoint that is being deleted just now is passed over, not waited for.
@@ -62,11 +65,21 @@ impl Store {
                                 greatest(now(), e.paused_until) AS due
                          FROM waiting w JOIN webhook_endpoints e ON e.user_id = w.user_id
                          WHERE e.disabled_at IS NULL AND (e.kinds IS NULL OR w.kind = ANY(e.kinds))
+                           AND NOT EXISTS (SELECT 1 FROM notification_settings s
+                                           WHERE s.user_id = w.user_id AND NOT s.webhooks_enabled)
                          FOR KEY SHARE OF e SKIP LOCKED
                      ), webhooks AS (
                          INSERT INTO notifications (event_id, user_id, channel, endpoint_id, next_attempt_at)
                          SELECT event_id, user_id, 'webhook', endpoint_id, due FROM receivers
                          ORDER BY event_id, endpoint_id
+                         ON CONFLICT DO NOTHING
+                     ), emails AS (
+                         INSERT INTO notifications (event_id, user_id, channel)
+                         SELECT w.id, w.user_id, 'email'
+                         FROM waiting w LEFT JOIN notification_settings s ON s.user_id = w.user_id
+                         WHERE $2 AND coalesce(s.email_enabled, true)
+                           AND (s.email_kinds IS NULL OR w.kind = ANY(s.email_kinds))
+                         ORDER BY w.id
                          ON CONFLICT DO NOTHING
                      ), marked AS (
                          UPDATE user_events v SET fanned_out_at = now() FROM waiting w WHERE v.id = w.id
@@ -74,6 +87,7 @@ impl Store {
                      )
                      SELECT count(*) AS "count!" FROM marked"#,
                     i64::from(limit),
+                    emails,
                 )
                 .fetch_one(&mut *connection)
                 .await
@@ -135,7 +149,11 @@ impl Store {
                          (SELECT count(*) FROM notifications WHERE state = 'pending' AND channel = 'webhook')
                              AS "webhooks!",
                          (SELECT extract(epoch FROM now() - min(next_attempt_at))::float8 FROM notifications
-                          WHERE state = 'pending' AND channel = 'webhook') AS webhooks_overdue"#
+                          WHERE state = 'pending' AND channel = 'webhook') AS webhooks_overdue,
+                         (SELECT count(*) FROM notifications WHERE state = 'pending' AND channel = 'email')
+                             AS "emails!",
+                         (SELECT extract(epoch FROM now() - min(next_attempt_at))::float8 FROM notifications
+                          WHERE state = 'pending' AND channel = 'email') AS emails_overdue"#
                 )
                 .fetch_one(&mut *connection)
                 .await
@@ -148,6 +166,7 @@ impl Store {
         Ok(Backlogs {
             events: backlog(row.events, row.events_overdue),
             webhooks: backlog(row.webhooks, row.webhooks_overdue),
+            emails: backlog(row.emails, row.emails_overdue),
         })
     }
 }
