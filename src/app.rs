@@ -31,7 +31,7 @@ use crate::{
     ledger::{CallError, Ledger},
     metrics::{self, Exporter},
     notify::{
-        Notifier,
+        Live, Notifier,
         email::{MailerError, Post},
         webhook::Sender,
     },
@@ -133,7 +133,9 @@ async fn serve(
     let notifier = notifier.start();
     let verifier = Verifier::new(&config.auth);
     doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
-    let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), &config.notify, verifier);
+    let live = Live::new(store.clone(), ledger.clone(), config.live.clone(), doors.stop_api.clone());
+    doors.tasks.spawn(live.clone().run(doors.stop.clone()));
+    let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), &config.notify, live, verifier);
     doors.tasks.spawn(upkeep(exporter, ledger, api.clone(), doors.stop.clone()));
     let (eraser, stop) = (api.clone(), doors.stop.clone());
     doors.tasks.spawn(async move { eraser.accounts.keep_erasing(stop).await });

@@ -6,6 +6,7 @@ mod audit;
 mod email;
 mod issuers;
 mod keys;
+mod live;
 mod notify;
 mod secret;
 mod usage;
@@ -27,6 +28,7 @@ pub use audit::AuditConfig;
 pub use email::{EmailConfig, MailTls};
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
+pub use live::LiveConfig;
 pub use notify::NotifyConfig;
 pub use secret::Secret;
 pub use usage::UsageConfig;
@@ -46,6 +48,7 @@ pub struct Config {
     pub usage: UsageConfig,
     pub notify: NotifyConfig,
     pub email: EmailConfig,
+    pub live: LiveConfig,
     pub log: LogConfig,
 }
 
@@ -371,7 +374,11 @@ impl Config {
             (self.postgres.max_connections >= 4, "postgres.max_connections must be at least 4"),
         ];
         let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule);
-        match broken.or_else(|| self.notify.broken_rule()).or_else(|| self.email.broken_rule()) {
+        match broken
+            .or_else(|| self.notify.broken_rule())
+            .or_else(|| self.email.broken_rule())
+            .or_else(|| self.live.broken_rule())
+        {
             Some(rule) => Err(ConfigError::Invalid(rule)),
             None => auth.check_issuers(),
         }

@@ -74,6 +74,7 @@ metrics! {
     Counter NOTIFICATIONS "cota_notification_attempts_total" ["channel", "outcome"] "Attempts at notifications: delivered, retry, failed for good, or disabled with their endpoint.";
     Gauge NOTIFICATION_BACKLOG "cota_notifications_pending" ["queue"] "Events whose notifications are not queued yet (events), and notifications to be sent.";
     Gauge NOTIFICATION_OVERDUE "cota_notifications_overdue_seconds" ["queue"] "How long the oldest in the queue has been due.";
+    Gauge LIVE_STREAMS "cota_live_streams" [] "Live streams of balances and events that are open.";
     Gauge BUILD "cota_build_info" ["version"] "Always 1; the version that runs.";
 }
 
@@ -286,6 +287,10 @@ pub fn month_told() {
 pub fn notification(channel: &'static str, outcome: &'static str, took: Duration) {
     metrics::counter!(NOTIFICATIONS, "channel" => channel, "outcome" => outcome).increment(1);
     metrics::histogram!(NOTIFICATION_SECONDS, "channel" => channel).record(took);
+}
+
+pub fn live_streams(streams: usize) {
+    metrics::gauge!(LIVE_STREAMS).set(streams as f64);
 }
 
 /// Every replica measures the same queue.

@@ -164,10 +164,7 @@ async fn path_user(parts: &mut Parts, api: &Api) -> Option<UserId> {
 
 /// Room for the call, whom it is by, and whether that caller may go on.
 async fn enter(parts: &Parts, api: &Api, reports: bool) -> Result<(Principal, Flight), Problem> {
-    let flight = api.limits.in_flight.enter(reports).ok_or_else(|| {
-        metrics::limited("in_flight");
-        Problem::new(Code::Overloaded)
-    })?;
+    let flight = room(api, reports)?;
     let principal = match presented(&parts.headers).ok().and_then(|jwt| api.verifier.remembered(jwt)) {
         Some(known) => known,
         // Boxed: this is for the first call with a JWT, and would make every call's future larger.
@@ -183,6 +180,36 @@ async fn enter(parts: &Parts, api: &Api, reports: bool) -> Result<(Principal, Fl
 /// Takes one call from the caller's budget.
 pub fn admit(api: &Api, caller: &Principal) -> Result<(), Problem> {
     api.limits.callers.admit(caller).map_err(|wait| limited("callers", Code::RateLimited, wait))
+}
+
+/// Whoever comes with a ticket in the place of a JWT is the user whose it is. `redeem` takes the ticket.
+pub async fn by_ticket(
+    parts: &mut Parts,
+    api: &Api,
+    redeem: impl Future<Output = Result<Option<UserId>, Problem>>,
+) -> Result<(UserId, Flight), Problem> {
+    let flight = room(api, false)?;
+    let (networks, peer) = (&api.limits.networks, parts.extensions.get::<Peer>().copied());
+    let admitted = networks.admits(peer, &parts.headers);
+    admitted.map_err(|wait| limited("networks", Code::TooManyRequests, wait))?;
+    let Some(owner) = redeem.await? else {
+        networks.failed(peer, &parts.headers);
+        metrics::auth_refusal("ticket");
+        return Err(Problem::unauthenticated("Bearer error=\"invalid_token\""));
+    };
+    admit(api, &Principal { subject: owner.to_string().into(), role: Role::User })?;
+    // A malformed id is nobody's.
+    match path_user(parts, api).await {
+        Some(user) if user == owner => Ok((owner, flight)),
+        _ => Err(Code::Forbidden.into()),
+    }
+}
+
+fn room(api: &Api, reports: bool) -> Result<Flight, Problem> {
+    api.limits.in_flight.enter(reports).ok_or_else(|| {
+        metrics::limited("in_flight");
+        Problem::new(Code::Overloaded)
+    })
 }
 
 fn limited(limiter: &'static str, code: Code, Wait(seconds): Wait) -> Problem {

@@ -221,6 +221,9 @@ codes! {
     RateLimited "rate_limited" TOO_MANY_REQUESTS
         en "Too many calls" "This caller makes more calls per second than it may. Nothing was done; wait, then go on."
         pt "Chamadas demais" "Este cliente faz mais chamadas por segundo do que pode. Nada foi feito; espere e continue."
+    TooManyStreams "too_many_streams" TOO_MANY_REQUESTS
+        en "Too many streams" "This user has as many live streams as it may. Close one first."
+        pt "Fluxos demais" "Este usuário tem todos os fluxos ao vivo que pode ter. Feche um antes."
     Internal "internal_error" INTERNAL_SERVER_ERROR
         en "Internal error" "Something is wrong on our side; the operators can see it."
         pt "Erro interno" "Algo está errado do nosso lado; os operadores podem ver."

@@ -20,6 +20,7 @@ mod debits;
 mod deliveries;
 mod edge;
 mod etag;
+pub mod events;
 mod export;
 mod format;
 pub mod front;
@@ -72,7 +73,7 @@ use crate::{
     accounts::Accounts,
     config::{HttpConfig, NotifyConfig, millis},
     ledger::{Ledger, Outcome},
-    notify::{Endpoints, Settings},
+    notify::{Endpoints, Live, Settings},
     store::Store,
 };
 use jwt::Verifier;
@@ -89,6 +90,8 @@ pub struct Parts {
     pub accounts: Accounts,
     pub endpoints: Endpoints,
     pub settings: Settings,
+    pub live: Live,
+    pub store: Store,
     pub config: HttpConfig,
     pub verifier: Verifier,
     pub limits: Limits,
@@ -112,12 +115,13 @@ impl Api {
         store: Store,
         config: HttpConfig,
         notify: &NotifyConfig,
+        live: Live,
         verifier: Verifier,
     ) -> Self {
         let endpoints = Endpoints::new(store.clone(), notify);
         let settings = Settings::new(store.clone());
         let accounts = Accounts::new(store.clone(), ledger.clone());
-        let readiness = health::Readiness::new(ledger.clone(), store);
+        let readiness = health::Readiness::new(ledger.clone(), store.clone());
         let limits = Limits::new(&config);
         let refusals = Refusals::default();
         let exports = Arc::new(Semaphore::new(personal::MAX_EXPORTS));
@@ -126,6 +130,8 @@ impl Api {
             accounts,
             endpoints,
             settings,
+            live,
+            store,
             config,
             verifier,
             limits,
@@ -214,6 +220,8 @@ fn routes(prefix: &str) -> Router<Api> {
         .route(&format!("{webhook}/rotate-secret"), post(webhooks::rotate))
         .route(&format!("{webhook}/deliveries"), get(deliveries::list))
         .route(&format!("{webhook}/deliveries/{{did}}/resend"), post(deliveries::resend))
+        .route(&format!("{user}/events"), get(events::watch))
+        .route(&format!("{user}/events/ticket"), post(events::ticket))
         .route(
             &format!("{user}/notification-settings"),
             get(notification_settings::show).put(notification_settings::replace),

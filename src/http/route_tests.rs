@@ -29,7 +29,7 @@ enum Access {
 }
 
 /// All routes about one user; `{id}` and `{rid}` to be put in, and what else is in braces.
-const USER_ROUTES: [(Method, &str, Access); 30] = [
+const USER_ROUTES: [(Method, &str, Access); 32] = [
     (Method::POST, "/users/{id}/reservations", Access::Hot),
     (Method::GET, "/users/{id}/reservations", Access::Read),
     (Method::GET, "/users/{id}/reservations/{rid}", Access::Read),
@@ -52,6 +52,8 @@ const USER_ROUTES: [(Method, &str, Access); 30] = [
     (Method::PATCH, "/users/{id}", Access::Admin),
     (Method::GET, "/users/{id}/notification-settings", Access::Own),
     (Method::PUT, "/users/{id}/notification-settings", Access::Own),
+    (Method::GET, "/users/{id}/events", Access::Own),
+    (Method::POST, "/users/{id}/events/ticket", Access::Own),
     (Method::POST, "/users/{id}/webhooks", Access::Own),
     (Method::GET, "/users/{id}/webhooks", Access::Own),
     (Method::GET, "/users/{id}/webhooks/{wid}", Access::Own),

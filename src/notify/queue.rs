@@ -108,6 +108,9 @@ async fn tidy(store: Store, retention_days: u64, stop: CancellationToken) {
             if let Err(error) = store.forget_notifications(age, TIDY).await {
                 tracing::warn!(%error, "old notifications cannot be deleted");
             }
+            if let Err(error) = store.forget_tickets().await {
+                tracing::warn!(%error, "old tickets cannot be deleted");
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ mod budgets;
 mod dead_letters;
 mod deliveries;
 mod error;
+mod event_tickets;
 mod events;
 mod grants;
 mod health;

@@ -1,9 +1,17 @@
 //! What a user wants to be told, and how.
 
+use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
-use super::{Expected, Store, StoreError, signed, unsigned};
-use crate::quota::{EventKind, UserId};
+use super::{
+    Expected, Store, StoreError,
+    audit::{Act, Action, record},
+    signed, unsigned,
+};
+use crate::{
+    crypto::Keyring,
+    quota::{EventKind, UserId},
+};
 
 /// The settings of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +80,7 @@ impl Store {
         expected: &Expected,
         new: &NotificationSettings,
     ) -> Result<SettingsUpdate, StoreError> {
-        self.run(async |mut connection| set(&mut connection, user, expected, new).await).await
+        self.run(async |mut connection| set(&mut connection, &self.keyring, user, expected, new).await).await
     }
 }
 
@@ -90,6 +98,7 @@ async fn select(connection: &mut PgConnection, user: UserId) -> Result<Option<Ro
 
 async fn set(
     connection: &mut PgConnection,
+    keyring: &Keyring,
     user: UserId,
     expected: &Expected,
     new: &NotificationSettings,
@@ -124,6 +133,9 @@ async fn set(
     )
     .execute(&mut *transaction)
     .await?;
+    let data = json!({"what": "notification_settings.changed"});
+    record(&mut transaction, keyring, Act { action: Action::ConfigurationChanged, user: Some(user), data })
+        .await?;
     transaction.commit().await.map_err(StoreError::from_commit)?;
     Ok(SettingsUpdate::Updated(NotificationSettings { version, ..new.clone() }))
 }

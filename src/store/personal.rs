@@ -35,6 +35,8 @@ const TABLES: &[(&str, Fate)] = &[
     ("dead_letters", Fate::Blanked { set: "entry = entry - 'metadata'", still: "entry ? 'metadata'" }),
     ("grants", Fate::Blanked { set: "reason = NULL", still: "reason IS NOT NULL" }),
     ("monthly_reports", Fate::Kept),
+    ("event_tickets", Fate::Deleted),
+    ("notification_settings", Fate::Deleted),
     ("notifications", Fate::Deleted),
     ("token_transactions", Fate::Blanked { set: "metadata = NULL", still: "metadata IS NOT NULL" }),
     ("usage_quarters", Fate::Kept),

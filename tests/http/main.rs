@@ -13,6 +13,7 @@ mod batch_twins;
 mod credits;
 mod debits;
 mod emails;
+mod events;
 mod health;
 mod history;
 mod identity;

@@ -150,7 +150,8 @@ async fn every_example_is_taken_and_answered_as_shown() {
         for request in requests.iter().map(Some).chain((!has_body).then_some(None)) {
             let subject = Subject::of(&service).await;
             let path = subject.path(&template);
-            if template == "/openapi.json" {
+            // A stream has no end to be waited for; `tests/http/events.rs` reads some.
+            if template == "/openapi.json" || template.ends_with("/events") {
                 continue;
             }
             let body = request.map(|example| subject.body(example));

@@ -51,8 +51,9 @@ async fn deliveries(service: &Service, user: UserId, webhook: &str) -> Vec<Value
 
 /// Brings what waits forward, as time would.
 async fn make_due(service: &Service) {
-    service
-        .world
+    let world = &service.world;
+    world.sql("UPDATE webhook_endpoints SET paused_until = NULL").await;
+    world
         .sql("UPDATE notifications SET next_attempt_at = now() WHERE state = 'pending' AND lease IS NULL")
         .await;
 }
@@ -109,6 +110,15 @@ async fn an_endpoint_is_made_shown_changed_and_deleted() {
     for method in [Method::GET, Method::DELETE] {
         call(&service, method, &path, &own, Value::Null).await.problem(404, "webhook_not_found");
     }
+    // Each change is on record, and who made it.
+    let audit = service.get_as(&format!("/v1/users/{user}/audit"), &own).await.is(200);
+    let rows =
+        audit["rows"].as_array().unwrap().iter().filter(|row| row["action"] == "configuration.changed");
+    let rows: Vec<_> = rows.map(|row| (row["data"]["what"].as_str().unwrap(), &row["actor"])).collect();
+    let actor = json!(user.to_string());
+    let deleted = ("webhook.deleted", &actor);
+    let changed = ("webhook.changed", &actor);
+    assert_eq!(rows, [deleted, changed, changed, ("webhook.created", &actor)]);
     service.finish().await;
 }
 

@@ -25,13 +25,13 @@ use utoipa::{
         path::{Operation, ParameterBuilder, ParameterIn},
         request_body::RequestBody,
         schema::Type,
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
 use super::{
-    anomalies, audit, batch, credits, debits, deliveries, health, history, metrics, notification_settings,
-    personal, reports, reservations, tokens, user_health, users, webhooks,
+    anomalies, audit, batch, credits, debits, deliveries, events, health, history, metrics,
+    notification_settings, personal, reports, reservations, tokens, user_health, users, webhooks,
 };
 
 /// The order of `paths` and `tags` is the order in which they are shown.
@@ -79,6 +79,8 @@ use super::{
         deliveries::resend,
         notification_settings::show,
         notification_settings::replace,
+        events::watch,
+        events::ticket,
         health::alive,
         health::ready,
         pages::describe,
@@ -90,6 +92,7 @@ use super::{
         schemas::DeliveryState,
         schemas::AuditNumber,
         schemas::EntityTags,
+        schemas::EventId,
         schemas::IdempotencyKey,
         schemas::ListFormat,
         schemas::PageLimit,
@@ -110,6 +113,7 @@ use super::{
         (name = "Audit", description = "What is on record, and whether the record is whole."),
         (name = "Webhooks", description = "Be told of what happens to an account."),
         (name = "Notifications", description = "What a user is told, and how."),
+        (name = "Live", description = "Balances and events as they happen."),
         (name = "Service", description = "For probes and tools; no JWT is needed."),
     ),
     security(("jwt" = [])),
@@ -243,4 +247,8 @@ fn define(components: &mut Components) {
         .description(Some("A JWT with `sub`, `role` (`user`, `gateway` or `admin`), `iss`, `aud` and `exp`."))
         .build();
     components.security_schemes.insert("jwt".into(), RefOr::T(SecurityScheme::Http(jwt)));
+    let ticket = ApiKeyValue::with_description("ticket", "From `…/events/ticket`; good once.");
+    components
+        .security_schemes
+        .insert("ticket".into(), RefOr::T(SecurityScheme::ApiKey(ApiKey::Query(ticket))));
 }

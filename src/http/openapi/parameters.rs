@@ -4,8 +4,9 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::schemas::{
-    AuditNumber, DeliveryId, DeliveryState, EntityTags, HistoryCursor, IdempotencyKey, ListFormat, Model,
-    Month, PageLimit, Pending, ReportFormat, ReservationId, Sought, Status, Time, TransactionKind, UserId,
+    AuditNumber, DeliveryId, DeliveryState, EntityTags, EventId, HistoryCursor, IdempotencyKey, ListFormat,
+    Model, Month, PageLimit, Pending, ReportFormat, ReservationId, Sought, Status, Time, TransactionKind,
+    UserId,
 };
 
 /// Declares the parameters of one place; those in `Option` may be left out.
@@ -167,6 +168,21 @@ parameters! {
         before: Option<Month>,
         /// Rows of a page.
         limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    EventQuery in Query {
+        /// The last event the caller has; `Last-Event-ID` goes before it.
+        after: Option<EventId>,
+    }
+}
+
+parameters! {
+    LastEvent in Header {
+        /// The last event the caller has.
+        #[param(rename = "Last-Event-ID")]
+        last_event_id: Option<EventId>,
     }
 }
 

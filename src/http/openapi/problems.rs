@@ -125,6 +125,8 @@ operations! {
     "showNotificationSettings": CALLER RATE USER QUERY STORE;
     "replaceNotificationSettings": CALLER RATE USER BODY STORE,
         MissingField InvalidEvents InvalidEntityTag PreconditionFailed PreconditionRequired;
+    "watchUser": CALLER RATE USER QUERY STORE, TooManyStreams;
+    "issueEventTicket": CALLER RATE USER NO_BODY STORE;
     "alive" "ready": ;
     "describe": , Starting;
 }

@@ -194,6 +194,9 @@ schemas! {
     /// What was or is to be sent to an endpoint.
     DeliveryId = whole(1, MAX_TOTAL_TOKENS, 17);
 
+    /// The id of an event, as the live stream says it.
+    EventId = whole(0, MAX_TOTAL_TOKENS, 42);
+
     /// Seconds in which two secrets sign.
     OverlapSeconds = whole(0, u64::from(MAX_OVERLAP_SECONDS), 3_600);
 

@@ -9,7 +9,7 @@ mod signature;
 mod target;
 mod verdict;
 
-pub use payload::event_id;
+pub use payload::{event_id, payload};
 pub use sender::{Fault, Sender};
 pub use target::{MAX_URL_LENGTH, Rules, TargetError};
 pub use verdict::{Said, Standing, judge};

@@ -36,7 +36,6 @@ pub(in crate::store) enum Action {
     /// A purchase, bonus, renewal or adjustment; `data` has the grant's `grant_id`, `kind` and `tokens`.
     GrantMade,
     /// `data` says in `what` which configuration.
-    #[expect(dead_code, reason = "for the tables of configuration that are on their way")]
     ConfigurationChanged,
     AccessRefused,
 }

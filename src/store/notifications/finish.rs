@@ -8,9 +8,11 @@ use uuid::Uuid;
 
 use super::WebhookClaim;
 use crate::{
+    crypto::Keyring,
     quota::EventKind,
     store::{
         DisabledReason, Store, StoreError,
+        audit::{Act, Action, record},
         events::{self, NewEvent},
     },
 };
@@ -50,28 +52,35 @@ impl Store {
         claim: &WebhookClaim,
         attempt: Attempt<'_>,
     ) -> Result<bool, StoreError> {
-        self.run(async |mut connection| finish(&mut connection, claim, attempt).await).await
+        self.run(async |mut connection| finish(&mut connection, &self.keyring, claim, attempt).await).await
     }
 }
 
 async fn finish(
     connection: &mut PgConnection,
+    keyring: &Keyring,
     claim: &WebhookClaim,
     attempt: Attempt<'_>,
 ) -> Result<bool, StoreError> {
     let mut transaction = connection.begin().await?;
+    let mut disabled = false;
     match attempt.verdict {
         Verdict::Delivered => recovered(&mut transaction, claim.endpoint).await?,
         Verdict::Retry { pause, .. } | Verdict::Failed { pause } => {
             rest(&mut transaction, claim.endpoint, pause).await?;
         }
-        Verdict::Disable(reason) => disable(&mut transaction, claim, reason).await?,
+        Verdict::Disable(reason) => disabled = disable(&mut transaction, claim, reason).await?,
     }
     if !note(&mut transaction, claim, attempt).await? {
         return Ok(false);
     }
     if let Verdict::Retry { .. } | Verdict::Failed { .. } = attempt.verdict {
         put_off(&mut transaction, claim.endpoint).await?;
+    }
+    if disabled {
+        let data = json!({"what": "webhook.disabled", "webhook_id": claim.endpoint});
+        let act = Act { action: Action::ConfigurationChanged, user: Some(claim.event.user), data };
+        record(&mut transaction, keyring, act).await?;
     }
     transaction.commit().await.map_err(StoreError::from_commit)?;
     Ok(true)
@@ -115,12 +124,12 @@ async fn put_off(connection: &mut PgConnection, endpoint: Uuid) -> Result<(), sq
     Ok(())
 }
 
-/// The user hears of it by other ways; of two that disable it at once, one tells.
+/// The user hears of it by other ways; of two that disable it at once, one tells, and hears that it did.
 async fn disable(
     connection: &mut PgConnection,
     claim: &WebhookClaim,
     reason: DisabledReason,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     // Events are written under the account's lock.
     sqlx::query_scalar!("SELECT id FROM user_accounts WHERE id = $1 FOR NO KEY UPDATE", claim.event.user.0)
         .fetch_optional(&mut *connection)
@@ -135,11 +144,12 @@ async fn disable(
     .execute(&mut *connection)
     .await?;
     if disabled.rows_affected() == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let data = json!({"webhook_id": claim.endpoint, "reason": reason.as_str()});
     let event = NewEvent { user: claim.event.user, kind: EventKind::WebhookDisabled, data };
-    events::append(connection, &[event]).await
+    events::append(connection, &[event]).await?;
+    Ok(true)
 }
 
 /// Whether the attempt was still the one that counts.

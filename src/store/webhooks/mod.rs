@@ -3,15 +3,17 @@
 //! Secrets lie here sealed, and are opened for whoever is to sign. Locks: an account's row before its endpoints, an
 //! endpoint before its notifications.
 
+mod change;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Expected, MAX_ATTEMPTS, Store, StoreError, error::violates, signed, unsigned};
+use super::{Expected, MAX_ATTEMPTS, Store, StoreError, unsigned};
 use crate::{
-    crypto::{Keyring, Place},
+    crypto::Place,
     quota::{EventKind, UserId},
 };
 
@@ -149,7 +151,10 @@ impl Store {
         most: u32,
     ) -> Result<EndpointCreation, StoreError> {
         let sealed = self.keyring.seal(secret_place(new.id), &new.secret)?;
-        self.run(async |mut connection| create(&mut connection, user, new, &sealed, most).await).await
+        self.run(async |mut connection| {
+            change::create(&mut connection, &self.keyring, (user, new), &sealed, most).await
+        })
+        .await
     }
 
     /// The endpoints of a user, oldest first.
@@ -187,21 +192,10 @@ impl Store {
         expected: &Expected,
         change: &EndpointChange,
     ) -> Result<EndpointUpdate, StoreError> {
-        let done = self
-            .run(async |mut connection| match update(&mut connection, user, id, expected, change).await {
-                Ok(Some(row)) => Ok(Ok(row)),
-                Ok(None) => Ok(Err(match select(&mut connection, user, id).await? {
-                    Some(_) => EndpointUpdate::Stale,
-                    None => EndpointUpdate::NotFound,
-                })),
-                Err(error) if violates(&error, "webhook_endpoints_once") => Ok(Err(EndpointUpdate::UrlTaken)),
-                Err(error) => Err(error),
-            })
-            .await?;
-        match done {
-            Ok(row) => Ok(EndpointUpdate::Updated(row.try_into()?)),
-            Err(refused) => Ok(refused),
-        }
+        self.run(async |mut connection| {
+            change::update(&mut connection, &self.keyring, (user, id), expected, change).await
+        })
+        .await
     }
 
     /// Gives an endpoint a new secret; the old one goes on signing beside it for `overlap`, which may be zero. `None` when
@@ -216,7 +210,7 @@ impl Store {
         let mut attempt = 1;
         loop {
             let rotation = self.run(async |mut connection| {
-                rotate(&mut connection, &self.keyring, (user, id), secret, overlap).await
+                change::rotate(&mut connection, &self.keyring, (user, id), secret, overlap).await
             });
             match rotation.await {
                 Err(StoreError::Contended(_)) if attempt < MAX_ATTEMPTS => attempt += 1,
@@ -227,67 +221,9 @@ impl Store {
 
     /// Deletes an endpoint with the log of its deliveries; whether there was one.
     pub async fn delete_webhook(&self, user: UserId, id: Uuid) -> Result<bool, StoreError> {
-        let deleted = self
-            .run(async |mut connection| {
-                sqlx::query!("DELETE FROM webhook_endpoints WHERE id = $1 AND user_id = $2", id, user.0)
-                    .execute(&mut *connection)
-                    .await
-            })
-            .await?;
-        Ok(deleted.rows_affected() == 1)
+        self.run(async |mut connection| change::delete(&mut connection, &self.keyring, (user, id)).await)
+            .await
     }
-}
-
-async fn create(
-    connection: &mut PgConnection,
-    user: UserId,
-    new: &NewEndpoint,
-    sealed: &[u8],
-    most: u32,
-) -> Result<EndpointCreation, StoreError> {
-    let mut transaction = connection.begin().await?;
-    let locked = sqlx::query_scalar!("SELECT id FROM user_accounts WHERE id = $1 FOR NO KEY UPDATE", user.0)
-        .fetch_optional(&mut *transaction)
-        .await?;
-    if locked.is_none() {
-        return Ok(EndpointCreation::UserNotFound);
-    }
-    let row = match insert(&mut transaction, user, new, sealed, most).await {
-        Ok(Some(row)) => row,
-        Ok(None) => return Ok(EndpointCreation::TooMany),
-        Err(error) if violates(&error, "webhook_endpoints_once") => return Ok(EndpointCreation::UrlTaken),
-        Err(error) => return Err(error.into()),
-    };
-    transaction.commit().await.map_err(StoreError::from_commit)?;
-    Ok(EndpointCreation::Created(row.try_into()?))
-}
-
-async fn insert(
-    connection: &mut PgConnection,
-    user: UserId,
-    new: &NewEndpoint,
-    sealed: &[u8],
-    most: u32,
-) -> Result<Option<Row>, sqlx::Error> {
-    let kinds = new.kinds.as_deref().map(names);
-    // An address that is there already is told before the number.
-    sqlx::query_as!(
-        Row,
-        "INSERT INTO webhook_endpoints (id, user_id, url, kinds, secret_sealed)
-         SELECT $1, $2, $3, $4, $5
-         WHERE EXISTS (SELECT 1 FROM webhook_endpoints WHERE user_id = $2 AND url = $3)
-            OR (SELECT count(*) FROM webhook_endpoints WHERE user_id = $2) < $6
-         RETURNING id, url, kinds, disabled_at, disabled_reason, failing_since, previous_until, version, created_at,
-                   updated_at",
-        new.id,
-        user.0,
-        new.url,
-        kinds.as_deref(),
-        sealed,
-        i64::from(most),
-    )
-    .fetch_optional(connection)
-    .await
 }
 
 async fn select(connection: &mut PgConnection, user: UserId, id: Uuid) -> Result<Option<Row>, sqlx::Error> {
@@ -303,97 +239,12 @@ async fn select(connection: &mut PgConnection, user: UserId, id: Uuid) -> Result
     .await
 }
 
-async fn update(
-    connection: &mut PgConnection,
-    user: UserId,
-    id: Uuid,
-    expected: &Expected,
-    change: &EndpointChange,
-) -> Result<Option<Row>, sqlx::Error> {
-    let versions: Option<Vec<i64>> = match expected {
-        Expected::Any => None,
-        Expected::OneOf(versions) => Some(versions.iter().map(|version| signed(*version)).collect()),
-    };
-    let EndpointChange { url, kinds, enabled } = change;
-    let new_kinds = kinds.as_ref().and_then(|kinds| kinds.as_deref().map(names));
-    sqlx::query_as!(
-        Row,
-        "UPDATE webhook_endpoints
-         SET url = coalesce($4, url),
-             kinds = CASE WHEN $5 THEN $6 ELSE kinds END,
-             disabled_at = CASE WHEN $7 THEN NULL WHEN NOT $7 THEN coalesce(disabled_at, now()) ELSE disabled_at END,
-             disabled_reason = CASE WHEN $7 THEN NULL WHEN NOT $7 THEN coalesce(disabled_reason, 'asked')
-                                    ELSE disabled_reason END,
-             failing_since = CASE WHEN $7 OR $4 IS NOT NULL THEN NULL ELSE failing_since END,
-             failures = CASE WHEN $7 OR $4 IS NOT NULL THEN 0 ELSE failures END,
-             paused_until = CASE WHEN $7 OR $4 IS NOT NULL THEN NULL ELSE paused_until END,
-             version = version + 1, updated_at = now()
-         WHERE id = $1 AND user_id = $2 AND ($3::bigint[] IS NULL OR version = ANY($3))
-         RETURNING id, url, kinds, disabled_at, disabled_reason, failing_since, previous_until, version, created_at,
-                   updated_at",
-        id,
-        user.0,
-        versions.as_deref(),
-        url.as_deref(),
-        kinds.is_some(),
-        new_kinds.as_deref(),
-        *enabled,
-    )
-    .fetch_optional(connection)
-    .await
-}
-
-/// A sealed value opens in its own column alone, so the old secret is sealed anew for its new place.
-async fn rotate(
-    connection: &mut PgConnection,
-    keyring: &Keyring,
-    (user, id): (UserId, Uuid),
-    secret: &[u8],
-    overlap: Duration,
-) -> Result<Option<Row>, StoreError> {
-    let mut transaction = connection.begin().await?;
-    let old = sqlx::query_scalar!(
-        "SELECT secret_sealed FROM webhook_endpoints WHERE id = $1 AND user_id = $2 FOR NO KEY UPDATE",
-        id,
-        user.0,
-    )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(old) = old else { return Ok(None) };
-    let previous = match overlap {
-        Duration::ZERO => None,
-        _ => Some(keyring.seal(previous_place(id), &keyring.open(secret_place(id), &old)?)?),
-    };
-    let row = sqlx::query_as!(
-        Row,
-        "UPDATE webhook_endpoints
-         SET secret_sealed = $2, previous_secret_sealed = $3,
-             previous_until = CASE WHEN $3::bytea IS NOT NULL THEN now() + make_interval(secs => $4) END,
-             version = version + 1, updated_at = now()
-         WHERE id = $1
-         RETURNING id, url, kinds, disabled_at, disabled_reason, failing_since, previous_until, version, created_at,
-                   updated_at",
-        id,
-        keyring.seal(secret_place(id), secret)?,
-        previous,
-        overlap.as_secs_f64(),
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
-    transaction.commit().await.map_err(StoreError::from_commit)?;
-    Ok(Some(row))
-}
-
 /// Where the secret of an endpoint is sealed.
-pub(super) fn secret_place(endpoint: Uuid) -> Place<'static> {
+pub(in crate::store) fn secret_place(endpoint: Uuid) -> Place<'static> {
     Place { table: "webhook_endpoints", column: "secret_sealed", row: endpoint }
 }
 
 /// Where the secret before is.
-pub(super) fn previous_place(endpoint: Uuid) -> Place<'static> {
+pub(in crate::store) fn previous_place(endpoint: Uuid) -> Place<'static> {
     Place { column: "previous_secret_sealed", ..secret_place(endpoint) }
-}
-
-fn names(kinds: &[EventKind]) -> Vec<String> {
-    kinds.iter().map(|kind| kind.as_str().to_owned()).collect()
 }
