@@ -5,13 +5,13 @@
 //! flusher, and the API. Stop: the listener first, and requests that are running are answered; then the flusher empties
 //! the outbox; then the ledger's tasks end.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
     sync::oneshot,
     task::JoinHandle,
-    time::{interval, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -20,9 +20,9 @@ use crate::{
     accounts::{anomalies::Watch, checkpoints::Checkpoints, reports::Reporter},
     config::{Config, ConfigError},
     crypto::{Keyring, KeyringError},
-    flusher::Flusher,
+    flusher::{Flusher, TopUsers},
     http::{
-        self, Api,
+        self, Api, MetricsPage,
         front::Front,
         jwt::Verifier,
         server::{self, Drained},
@@ -44,6 +44,9 @@ const POSTGRES_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often histograms are tidied and gauges set.
 const UPKEEP: Duration = Duration::from_secs(2);
+
+/// How often Postgres is asked what waits for somebody.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where a running service can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +97,13 @@ pub async fn run(
         http: address(&listener, config.http.listen)?,
         metrics: address(&metrics_listener, config.http.metrics_listen)?,
     };
-    let mut doors = Doors::open(&config, listener, metrics_listener, tls, &exporter);
+    let top_users = Arc::new(TopUsers::new(&config.metrics));
+    let pages = pages(&exporter, &top_users);
+    let mut doors = Doors::open(&config, listener, metrics_listener, tls, pages);
     tracing::info!(http = %addresses.http, metrics = %addresses.metrics, "listening");
     // Nobody may be waiting to hear it.
     let _ = started.send(addresses);
-    let served = serve(&config, &store, exporter, &mut doors, shutdown).await;
+    let served = serve(&config, &store, (exporter, top_users), &mut doors, shutdown).await;
     doors.close().await;
     store.close().await;
     served
@@ -108,7 +113,7 @@ pub async fn run(
 async fn serve(
     config: &Config,
     store: &Store,
-    exporter: Exporter,
+    (exporter, top_users): (Exporter, Arc<TopUsers>),
     doors: &mut Doors,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AppError> {
@@ -119,8 +124,10 @@ async fn serve(
     };
     let (ledger, background) = Ledger::new(config, store.clone(), partitions)?;
     let running = background.start();
-    let flusher =
-        Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone()).start();
+    let flusher = Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone());
+    let flusher = flusher.counting(top_users).start();
+    metrics::outbox_limits(config.ledger.outbox_soft_limit, config.ledger.outbox_hard_limit);
+    metrics::lane_capacity(config.ledger.settle_queue, config.ledger.reserve_queue);
     let watch = Watch::new(store.clone(), &config.usage);
     doors.tasks.spawn(watch.run(doors.stop.clone()));
     let reporter = Reporter::new(store.clone(), &ledger, partitions, &config.usage);
@@ -136,7 +143,8 @@ async fn serve(
     let live = Live::new(store.clone(), ledger.clone(), config.live.clone(), doors.stop_api.clone());
     doors.tasks.spawn(live.clone().run(doors.stop.clone()));
     let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), &config.notify, live, verifier);
-    doors.tasks.spawn(upkeep(exporter, ledger, api.clone(), doors.stop.clone()));
+    doors.tasks.spawn(upkeep(exporter, ledger, store.clone(), api.clone(), doors.stop.clone()));
+    doors.tasks.spawn(look_at_postgres(store.clone(), doors.stop.clone()));
     let (eraser, stop) = (api.clone(), doors.stop.clone());
     doors.tasks.spawn(async move { eraser.accounts.keep_erasing(stop).await });
     let (refusals, refusals_store, stop) = (api.clone(), store.clone(), doors.stop.clone());
@@ -176,13 +184,12 @@ impl Doors {
         listener: TcpListener,
         metrics_listener: TcpListener,
         tls: Option<Tls>,
-        exporter: &Exporter,
+        pages: [(&'static str, MetricsPage); 2],
     ) -> Self {
         let (stop_api, stop) = (CancellationToken::new(), CancellationToken::new());
         let (tasks, front) = (TaskTracker::new(), Front::waiting());
         let limits = server::Limits::of(&config.http);
-        let exporter = exporter.clone();
-        let metrics_router = http::metrics_router(move || exporter.render());
+        let metrics_router = http::metrics_router(pages);
         tasks.spawn(server::serve(metrics_listener, metrics_router.into(), limits, None, stop.clone()));
         if let Some(tls) = tls.clone() {
             tasks.spawn(tls.renew(stop.clone()));
@@ -235,12 +242,34 @@ async fn wait_for_postgres(store: &Store, config: &Config) -> Result<Partitions,
     }
 }
 
-async fn upkeep(exporter: Exporter, ledger: Ledger, api: Api, stop: CancellationToken) {
+/// What the metrics listener serves.
+fn pages(exporter: &Exporter, top_users: &Arc<TopUsers>) -> [(&'static str, MetricsPage); 2] {
+    let (exporter, top_users) = (exporter.clone(), Arc::clone(top_users));
+    [
+        ("/metrics", Arc::new(move || exporter.render())),
+        ("/metrics/users", Arc::new(move || top_users.render())),
+    ]
+}
+
+/// What only Postgres knows; while it is away the last answer stands.
+async fn look_at_postgres(store: Store, stop: CancellationToken) {
+    let mut ticks = interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match store.dead_letter_count().await {
+            Ok(unresolved) => metrics::dead_letters(unresolved),
+            Err(error) => tracing::debug!(%error, "dead letters cannot be counted"),
+        }
+    }
+}
+
+async fn upkeep(exporter: Exporter, ledger: Ledger, store: Store, api: Api, stop: CancellationToken) {
     let mut ticks = interval(UPKEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         exporter.upkeep();
-        metrics::partitions_open(ledger.open_partitions());
-        metrics::witnessed(ledger.witnessed());
+        ledger.publish_gauges();
+        let pool = store.pool_state();
+        metrics::postgres_pool(pool.in_use, pool.idle, pool.limit, pool.waiting);
         metrics::calls_in_flight(api.limits.in_flight.running());
     }
 }

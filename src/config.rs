@@ -7,6 +7,7 @@ mod email;
 mod issuers;
 mod keys;
 mod live;
+mod metrics;
 mod notify;
 mod secret;
 mod usage;
@@ -29,6 +30,7 @@ pub use email::{EmailConfig, MailTls};
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
 pub use live::LiveConfig;
+pub use metrics::MetricsConfig;
 pub use notify::NotifyConfig;
 pub use secret::Secret;
 pub use usage::UsageConfig;
@@ -49,6 +51,7 @@ pub struct Config {
     pub notify: NotifyConfig,
     pub email: EmailConfig,
     pub live: LiveConfig,
+    pub metrics: MetricsConfig,
     pub log: LogConfig,
 }
 
@@ -355,6 +358,7 @@ impl Config {
                 "ledger.witness_capacity must be at least ledger.outbox_hard_limit",
             ),
             ((1..=10_000).contains(&self.flusher.batch_rows), "flusher.batch_rows must be 1 to 10000"),
+            (self.metrics.top_users <= 10_000, "metrics.top_users must be at most 10000"),
             (self.http.request_deadline_ms >= 100, "http.request_deadline_ms must be at least 100"),
             (self.http.max_header_bytes >= 8_192, "http.max_header_bytes must be at least 8192"),
             (self.http.max_connections >= 1, "http.max_connections must be at least 1"),

@@ -5,13 +5,17 @@
 //! zombie or a replay all go through the same statement ([`crate::store::Store::book`]). Any replica may flush any
 //! partition; the row lock on `partitions` lets one at a time.
 
+mod top_users;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use top_users::TopUsers;
+
 use crate::{
-    config::{FlusherConfig, millis},
+    config::{FlusherConfig, MetricsConfig, millis},
     ledger::{CallError, Outbox},
     metrics,
     quota::{PartitionId, Partitions},
@@ -55,11 +59,19 @@ pub struct Flusher {
     store: Store,
     partitions: Partitions,
     config: FlusherConfig,
+    top_users: Arc<TopUsers>,
 }
 
 impl Flusher {
     pub fn new(outbox: Outbox, store: Store, partitions: Partitions, config: FlusherConfig) -> Self {
-        Self { outbox, store, partitions, config }
+        let top_users = Arc::new(TopUsers::new(&MetricsConfig::default()));
+        Self { outbox, store, partitions, config, top_users }
+    }
+
+    /// Counts what it writes for this page.
+    #[must_use]
+    pub fn counting(self, top_users: Arc<TopUsers>) -> Self {
+        Self { top_users, ..self }
     }
 
     /// Starts one task per partition.
@@ -116,6 +128,7 @@ impl Flusher {
                         "entries went to the dead letters"
                     );
                 }
+                self.top_users.count(partition, page.epoch, &page.entries, Instant::now().into_std());
                 self.outbox.ack(partition, &page.entries).await?;
                 metrics::flushed(booked.inserted, booked.replayed, booked.dead, started.elapsed());
                 let entries = page.entries.len();

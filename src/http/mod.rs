@@ -66,7 +66,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub use health::metrics_router;
+pub use health::{MetricsPage, metrics_router};
 pub use problem::Problem;
 
 use crate::{

@@ -2,7 +2,10 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,13 +23,16 @@ use super::StoreError;
 /// borrow cannot be shown to be `Send`.
 pub(super) async fn run<T, E>(
     pool: &PgPool,
+    waiting: &Waiting,
     limit: Duration,
     work: impl AsyncFnOnce(Lease) -> Result<T, E>,
 ) -> Result<T, StoreError>
 where
     E: Into<StoreError>,
 {
+    let place = waiting.enter();
     let connection = pool.acquire().await.map_err(StoreError::from_acquire)?;
+    drop(place);
     settle(connection, limit, work).await
 }
 
@@ -34,6 +40,7 @@ where
 /// begins none of its own.
 pub(super) async fn run_within<T, E>(
     pool: &PgPool,
+    waiting: &Waiting,
     limit: Duration,
     begin: String,
     work: impl AsyncFnOnce(Lease) -> Result<T, E>,
@@ -41,7 +48,9 @@ pub(super) async fn run_within<T, E>(
 where
     E: Into<StoreError>,
 {
+    let place = waiting.enter();
     let connection = pool.acquire().await.map_err(StoreError::from_acquire)?;
+    drop(place);
     let within = async |mut lease: Lease| {
         sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *lease).await?;
         let returned = lease.to.clone();
@@ -71,6 +80,30 @@ where
         returned.give_back(limit);
     }
     result
+}
+
+/// How many calls wait for a connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiting(Arc<AtomicUsize>);
+
+/// One call that waits; it no longer does when this is dropped, by whatever way.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Waiting {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self) -> Place<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Place(&self.0)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The connection of one call.

@@ -90,8 +90,20 @@ pub struct Store {
     /// For migrations: the login that owns the tables.
     owner: Arc<PgConnectOptions>,
     keyring: Keyring,
+    waiting: lease::Waiting,
     /// Bound of one call, from the moment it has a connection.
     call_timeout: Duration,
+}
+
+/// What the pool of connections does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolState {
+    pub in_use: usize,
+    pub idle: usize,
+    /// Connections there may be.
+    pub limit: u32,
+    /// Calls that wait for a connection.
+    pub waiting: usize,
 }
 
 /// How often a call runs again after a deadlock or a serialization failure before the caller hears of it.
@@ -131,13 +143,26 @@ impl Store {
             .connect_lazy_with(options.clone());
         // Time for the server's own time-outs to speak first: theirs is the definite answer.
         let call_timeout = millis(statement_ms) + Duration::from_millis(500);
+        let waiting = lease::Waiting::default();
         Ok(Self {
             pool,
             options: Arc::new(options),
             owner: Arc::new(owner),
             keyring: keyring.clone(),
+            waiting,
             call_timeout,
         })
+    }
+
+    /// What the pool of connections does now.
+    pub fn pool_state(&self) -> PoolState {
+        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
+        PoolState {
+            in_use: size.saturating_sub(idle),
+            idle,
+            limit: self.pool.options().get_max_connections(),
+            waiting: self.waiting.count(),
+        }
     }
 
     /// Whether Postgres answers.
@@ -157,7 +182,7 @@ impl Store {
         &self,
         work: impl AsyncFnOnce(lease::Lease) -> Result<T, E>,
     ) -> Result<T, StoreError> {
-        lease::run(&self.pool, self.call_timeout, work).await
+        lease::run(&self.pool, &self.waiting, self.call_timeout, work).await
     }
 
     /// Runs reads about one user: in the tables of users there are no rows for them but that user's, whatever the SQL
@@ -171,7 +196,7 @@ impl Store {
             "BEGIN READ ONLY; SET LOCAL cota.scope = 'user'; SET LOCAL cota.user_id = '{}'",
             user.0.hyphenated()
         );
-        lease::run_within(&self.pool, self.call_timeout, begin, work).await
+        lease::run_within(&self.pool, &self.waiting, self.call_timeout, begin, work).await
     }
 }
 

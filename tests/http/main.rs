@@ -32,4 +32,5 @@ mod usage;
 mod user_health;
 mod users;
 mod walk;
+mod watch;
 mod webhooks;

@@ -55,6 +55,20 @@ fn table() -> Vec<Line> {
         line("get /v1/users/{id}/credits", [200, 403, 200, 403, 401], none.clone()),
         line("get /v1/users/{id}/health", [200, 403, 200, 403, 401], none.clone()),
         line("get /v1/users/{id}/audit", [200, 403, 200, 403, 401], none.clone()),
+        line("get /v1/users/{id}/metrics", [200, 403, 200, 403, 401], none.clone()),
+        line("get /v1/users/{id}/history", [200, 403, 200, 403, 401], none.clone()),
+        line("get /v1/users/{id}/anomalies", [200, 403, 200, 403, 401], none.clone()),
+        line("get /v1/users/{id}/reports", [200, 403, 200, 403, 401], none.clone()),
+        line("get /v1/users/{id}/reports/{month}", [200, 403, 200, 403, 401], none.clone()),
+        // Users decide what they are told, and how.
+        line("get /v1/users/{id}/notification-settings", [200, 403, 200, 403, 401], none.clone()),
+        line("get /v1/users/{id}/events", [200, 403, 200, 403, 401], none.clone()),
+        line("post /v1/users/{id}/events/ticket", [201, 403, 201, 403, 401], none.clone()),
+        line("get /v1/users/{id}/webhooks", [200, 403, 200, 403, 401], none.clone()),
+        // Admins see all users at once.
+        line("get /v1/reports/consolidated", [403, 403, 200, 403, 401], none.clone()),
+        line("get /v1/summary", [403, 403, 200, 403, 401], none.clone()),
+        line("get /v1/anomalies", [403, 403, 200, 403, 401], none.clone()),
         // Admins run the user base.
         line("post /v1/users", [403, 403, 201, 403, 401], json!({"email": "new@b.co"})),
         line("get /v1/users", [403, 403, 200, 403, 401], none.clone()),
