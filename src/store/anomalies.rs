@@ -189,7 +189,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Anomaly>, StoreError> {
         let rows = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 sqlx::query_as!(
                     AnomalyRow,
                     "SELECT id, user_id, hour, time_zone, tokens, threshold_tokens, median_tokens, mad_tokens,

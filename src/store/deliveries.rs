@@ -110,7 +110,7 @@ impl Store {
         limit: u32,
     ) -> Result<Option<Vec<Delivery>>, StoreError> {
         let rows = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 let found = sqlx::query_scalar!(
                     "SELECT id FROM webhook_endpoints WHERE id = $1 AND user_id = $2",
                     endpoint,

@@ -121,7 +121,7 @@ impl Store {
             limit: i64::from(limit),
         };
         let rows = self
-            .run(async |mut connection| match &filter.model {
+            .run_as(user, async |mut connection| match &filter.model {
                 None => page(&mut connection, user, &bounds, filter.kind).await,
                 Some(model) => page_of_model(&mut connection, user, &bounds, filter.kind, model).await,
             })

@@ -67,7 +67,7 @@ impl Store {
         &self,
         user: UserId,
     ) -> Result<Option<NotificationSettings>, StoreError> {
-        self.run(async |mut connection| select(&mut connection, user).await)
+        self.run_as(user, async |mut connection| select(&mut connection, user).await)
             .await?
             .map(NotificationSettings::try_from)
             .transpose()

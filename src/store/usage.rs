@@ -37,7 +37,7 @@ impl Store {
     /// `None` if there is no such account.
     pub async fn usage_marks(&self, user: UserId) -> Result<Option<UsageMarks>, StoreError> {
         let row = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 sqlx::query!(
                     r#"SELECT a.time_zone,
                               (SELECT min(quarter) FROM usage_quarters WHERE user_id = a.id) AS first_use,
@@ -65,7 +65,7 @@ impl Store {
     ) -> Result<Vec<i64>, StoreError> {
         let starts: Vec<_> = spans.iter().map(|(start, _)| start.to_sqlx()).collect();
         let ends: Vec<_> = spans.iter().map(|(_, end)| end.to_sqlx()).collect();
-        self.run(async |mut connection| {
+        self.run_as(user, async |mut connection| {
             sqlx::query_scalar!(
                 r#"SELECT (
                        SELECT coalesce(sum(tokens), 0)::bigint FROM usage_quarters

@@ -140,11 +140,10 @@ impl Store {
         user: UserId,
         period: &ReportPeriod,
     ) -> Result<Option<Report>, StoreError> {
-        self.run(async |mut connection| {
-            let mut transaction = connection.begin().await?;
+        self.run_as(user, async |mut connection| {
             // One snapshot for all sums.
             sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                .execute(&mut *transaction)
+                .execute(&mut *connection)
                 .await?;
             let account = sqlx::query_as!(
                 AccountRow,
@@ -152,17 +151,16 @@ impl Store {
                    FROM user_accounts WHERE id = $1"#,
                 user.0,
             )
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut *connection)
             .await?;
             let is_to_come = |account: &AccountRow| {
                 let told = Month::containing(account.reported_month.to_jiff());
                 told < period.month && account.created_at.to_jiff() < period.end
             };
             let report = match account.filter(is_to_come) {
-                Some(account) => Some(compute(&mut transaction, user, &account, period).await?),
+                Some(account) => Some(compute(&mut connection, user, &account, period).await?),
                 None => None,
             };
-            transaction.commit().await?;
             Ok::<_, StoreError>(report)
         })
         .await
@@ -192,7 +190,7 @@ impl Store {
     ) -> Result<Vec<Report>, StoreError> {
         let day = |month: Month| month.first_day().to_sqlx();
         let rows = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 sqlx::query_as!(
                     ReportRow,
                     r#"SELECT user_id, month AS "month: jiff_sqlx::Date", time_zone, period_start, period_end, tokens,

@@ -160,7 +160,7 @@ impl Store {
     /// The endpoints of a user, oldest first.
     pub async fn webhooks(&self, user: UserId) -> Result<Vec<WebhookEndpoint>, StoreError> {
         let rows = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 sqlx::query_as!(
                     Row,
                     "SELECT id, url, kinds, disabled_at, disabled_reason, failing_since, previous_until, version,
@@ -177,7 +177,7 @@ impl Store {
 
     /// One endpoint of a user.
     pub async fn webhook(&self, user: UserId, id: Uuid) -> Result<Option<WebhookEndpoint>, StoreError> {
-        self.run(async |mut connection| select(&mut connection, user, id).await)
+        self.run_as(user, async |mut connection| select(&mut connection, user, id).await)
             .await?
             .map(WebhookEndpoint::try_from)
             .transpose()
