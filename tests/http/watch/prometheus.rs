@@ -77,7 +77,8 @@ impl Prometheus {
     }
 
     async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
-        let request = self.client.get(format!("{}{path}", self.url)).query(query);
+        let url = reqwest::Url::parse_with_params(&format!("{}{path}", self.url), query);
+        let request = self.client.get(url.map_err(|e| e.to_string())?);
         let answer: Value =
             request.send().await.map_err(|e| e.to_string())?.json().await.map_err(|e| e.to_string())?;
         if answer["status"] == "success" { Ok(answer["data"].clone()) } else { Err(answer.to_string()) }
