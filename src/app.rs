@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    accounts::{anomalies::Watch, checkpoints::Checkpoints, reports::Reporter},
+    accounts::{Accounts, anomalies::Watch, checkpoints::Checkpoints, renewals::Renewer, reports::Reporter},
     config::{Config, ConfigError},
     crypto::{Keyring, KeyringError},
     flusher::{Flusher, TopUsers},
@@ -125,6 +125,8 @@ async fn serve(
     let (ledger, background) = Ledger::new(config, store.clone(), partitions)?;
     let running = background.start();
     let flusher = Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone());
+    let renewer = Renewer::new(Accounts::new(store.clone(), ledger.clone()), flusher.renewals());
+    doors.tasks.spawn(renewer.run(doors.stop.clone()));
     let flusher = flusher.counting(top_users).start();
     metrics::outbox_limits(config.ledger.outbox_soft_limit, config.ledger.outbox_hard_limit);
     metrics::lane_capacity(config.ledger.settle_queue, config.ledger.reserve_queue);

@@ -100,6 +100,9 @@ pub struct HttpConfig {
     pub tls_reload_interval_ms: u64,
     /// Where a user can buy tokens; named in refusals for want of tokens.
     pub top_up_url: Option<String>,
+    /// How to get going again, named there too, in English and in Portuguese; empty for none.
+    pub top_up_text: String,
+    pub top_up_text_pt: String,
 }
 
 /// Who may call.
@@ -225,6 +228,9 @@ impl Default for HttpConfig {
             tls_key_file: None,
             tls_reload_interval_ms: 10_000,
             top_up_url: None,
+            top_up_text: "Buy tokens, or ask your operator for a credit; then send the call again.".into(),
+            top_up_text_pt:
+                "Compre tokens ou peça um crédito ao seu operador; depois envie a chamada de novo.".into(),
         }
     }
 }

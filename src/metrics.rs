@@ -74,6 +74,7 @@ metrics! {
     Gauge POSTGRES_WAITING "cota_postgres_waiting_calls" [] "Calls that wait for a connection of the pool.";
     Counter LOADS "cota_cold_loads_total" ["outcome"] "Cold accounts given to Redis.";
     Counter PUSHES "cota_grant_pushes_total" ["outcome"] "Pushes of an account's granted state to Redis.";
+    Counter RENEWALS "cota_renewals_total" ["outcome"] "Renewals of users' tokens: granted at once, requested, capped (the month has none left), or failed.";
     Counter EXPIRED "cota_expired_total" [] "Reservations the sweeper expired.";
     Gauge SWEEP_AGE "cota_sweep_age_seconds" [] "Time since the open partition whose sweep is longest ago was swept.";
     Gauge OVERDUE "cota_overdue_seconds" [] "Time since the oldest reservation that the last sweeps met was due; 0 when none was.";
@@ -246,6 +247,10 @@ pub fn cold_loads(outcome: &'static str, accounts: u64) {
 
 pub fn grant_push(outcome: &'static str) {
     metrics::counter!(PUSHES, "outcome" => outcome).increment(1);
+}
+
+pub fn renewals(outcome: &'static str, count: u64) {
+    metrics::counter!(RENEWALS, "outcome" => outcome).increment(count);
 }
 
 pub fn expired(reservations: u64) {

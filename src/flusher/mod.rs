@@ -9,7 +9,10 @@ mod top_users;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use top_users::TopUsers;
@@ -60,12 +63,18 @@ pub struct Flusher {
     partitions: Partitions,
     config: FlusherConfig,
     top_users: Arc<TopUsers>,
+    renewals: Arc<Notify>,
 }
 
 impl Flusher {
     pub fn new(outbox: Outbox, store: Store, partitions: Partitions, config: FlusherConfig) -> Self {
         let top_users = Arc::new(TopUsers::new(&MetricsConfig::default()));
-        Self { outbox, store, partitions, config, top_users }
+        Self { outbox, store, partitions, config, top_users, renewals: Arc::default() }
+    }
+
+    /// What is told whenever a flush leaves accounts that are to be renewed.
+    pub fn renewals(&self) -> Arc<Notify> {
+        Arc::clone(&self.renewals)
     }
 
     /// Counts what it writes for this page.
@@ -121,6 +130,9 @@ impl Flusher {
         let by = Booker::Flusher { run_id: &page.run_id };
         match self.store.book(partition, page.epoch, by, &page.entries, page.sequence).await? {
             Booking::Booked(booked) => {
+                if booked.to_renew > 0 {
+                    self.renewals.notify_one();
+                }
                 if booked.dead > 0 {
                     tracing::error!(
                         partition = partition.0,

@@ -11,6 +11,7 @@ use axum::{
     extract::{FromRequestParts, MatchedPath, RawPathParams},
     http::{HeaderMap, header, request::Parts},
 };
+use uuid::Uuid;
 
 use super::{
     Api,
@@ -148,6 +149,24 @@ impl FromRequestParts<Api> for PathReservation {
             .map(Self)
             .ok_or_else(|| Problem::new(Code::InvalidReservationId))
     }
+}
+
+/// The renewal in the path.
+pub struct PathRenewal(pub Uuid);
+
+impl FromRequestParts<Api> for PathRenewal {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, api).await.ok();
+        let text = params.as_ref().and_then(|params| named(params, "renewal"));
+        text.and_then(one_spelling).map(Self).ok_or_else(|| Problem::new(Code::InvalidRenewalId))
+    }
+}
+
+/// A UUID in its hyphenated form: its own parser would also take braces, and no hyphens.
+pub fn one_spelling(text: &str) -> Option<Uuid> {
+    text.parse::<Uuid>().ok().filter(|id| id.to_string().eq_ignore_ascii_case(text))
 }
 
 fn named<'a>(params: &'a RawPathParams, name: &str) -> Option<&'a str> {

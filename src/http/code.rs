@@ -83,6 +83,12 @@ codes! {
     DeliveryNotFound "delivery_not_found" NOT_FOUND
         en "Delivery not found" "This webhook endpoint has no delivery with this id, or it is too old."
         pt "Entrega não encontrada" "Este endpoint de webhook não tem entrega com este id, ou ela é antiga demais."
+    TransactionNotFound "transaction_not_found" NOT_FOUND
+        en "Transaction not found" "The ledger has no transaction of this user with this id."
+        pt "Transação não encontrada" "O registro não tem transação deste usuário com este id."
+    RenewalNotFound "renewal_not_found" NOT_FOUND
+        en "Renewal not found" "This user has no renewal with this id."
+        pt "Renovação não encontrada" "Este usuário não tem renovação com este id."
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED
         en "Method not allowed" "This path does not take this method; the Allow header lists those it takes."
         pt "Método não permitido" "Este caminho não aceita este método; o cabeçalho Allow lista os aceitos."
@@ -95,6 +101,12 @@ codes! {
     ReservationFinished "reservation_finished" CONFLICT
         en "Reservation finished" "The reservation has reached its end state and holds nothing."
         pt "Reserva encerrada" "A reserva chegou ao seu estado final e não retém nada."
+    PaymentUsed "payment_used" CONFLICT
+        en "Payment credited before" "This payment was credited before, with other facts or elsewhere. Nothing was changed."
+        pt "Pagamento já creditado" "Este pagamento já foi creditado, com outros fatos ou em outro lugar. Nada foi alterado."
+    RenewalFinished "renewal_finished" CONFLICT
+        en "Renewal finished" "The renewal was cancelled or has expired. A payment that came after all is a purchase."
+        pt "Renovação encerrada" "A renovação foi cancelada ou expirou. Um pagamento que ainda assim chegou é uma compra."
     EmailTaken "email_taken" CONFLICT
         en "E-mail address taken" "Another user has this e-mail address."
         pt "E-mail já em uso" "Outro usuário tem este endereço de e-mail."
@@ -183,14 +195,32 @@ codes! {
         en "Invalid time zone" "A time zone is an IANA name such as America/Sao_Paulo."
         pt "Fuso horário inválido" "Um fuso horário é um nome IANA, como America/Sao_Paulo."
     InvalidAlertThreshold "invalid_alert_threshold" UNPROCESSABLE_ENTITY
-        en "Invalid alert threshold" "An alert threshold is a number above 0 and at most 1, with up to 4 decimals."
-        pt "Limiar de alerta inválido" "Um limiar de alerta é um número acima de 0 e até 1, com no máximo 4 casas decimais."
+        en "Invalid alert threshold" "An alert threshold is a number above 0 and at most 1, with up to 4 decimals; the warning comes no later than the critical one."
+        pt "Limiar de alerta inválido" "Um limiar de alerta é um número acima de 0 e até 1, com no máximo 4 casas decimais; o aviso não vem depois do crítico."
     InvalidEntityTag "invalid_entity_tag" UNPROCESSABLE_ENTITY
         en "Invalid entity tag" "If-Match is * or a list of quoted tags, as they came in ETag."
         pt "Etiqueta de entidade inválida" "If-Match é * ou uma lista de etiquetas entre aspas, como vieram em ETag."
     InvalidKind "invalid_kind" UNPROCESSABLE_ENTITY
         en "Invalid kind" "The kind of a credit is purchase or bonus."
         pt "Tipo inválido" "O tipo de um crédito é purchase ou bonus."
+    InvalidPayment "invalid_payment" UNPROCESSABLE_ENTITY
+        en "Invalid payment" "An amount is a text of up to 9 digits and 9 decimals, a currency three capital letters; names are printable."
+        pt "Pagamento inválido" "Um valor é um texto com até 9 dígitos e 9 decimais, uma moeda três maiúsculas; nomes são imprimíveis."
+    InvalidRenewal "invalid_renewal" UNPROCESSABLE_ENTITY
+        en "Invalid renewal" "A renewal has a threshold below 1, at most 100 renewals a month, and the mode immediate or on_payment."
+        pt "Renovação inválida" "Uma renovação tem limiar abaixo de 1, no máximo 100 renovações por mês e o modo immediate ou on_payment."
+    InvalidRenewalId "invalid_renewal_id" UNPROCESSABLE_ENTITY
+        en "Invalid renewal id" "A renewal id is a UUID in its hyphenated form."
+        pt "Id de renovação inválido" "Um id de renovação é um UUID na forma com hifens."
+    InvalidDirection "invalid_direction" UNPROCESSABLE_ENTITY
+        en "Invalid direction" "The direction of an adjustment is up or down."
+        pt "Direção inválida" "A direção de um ajuste é up ou down."
+    InvalidTransactionId "invalid_transaction_id" UNPROCESSABLE_ENTITY
+        en "Invalid transaction id" "A transaction id is a UUID."
+        pt "Id de transação inválido" "Um id de transação é um UUID."
+    AdjustmentTooLarge "adjustment_too_large" UNPROCESSABLE_ENTITY
+        en "Adjustment too large" "An adjustment takes no more than was granted, and gives back no more than its transaction charged."
+        pt "Ajuste grande demais" "Um ajuste não tira mais do que foi concedido, nem devolve mais do que a transação cobrou."
     InvalidReason "invalid_reason" UNPROCESSABLE_ENTITY
         en "Invalid reason" "A reason is 1 to 1000 bytes without NUL."
         pt "Motivo inválido" "Um motivo tem 1 a 1000 bytes sem NUL."

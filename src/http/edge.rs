@@ -13,7 +13,11 @@ use hyper::body::Body as _;
 
 use crate::{metrics, store::with_caller};
 
-use super::{Api, code, language::Language, problem::Problem};
+use super::{
+    Api, code,
+    language::Language,
+    problem::{Problem, TopUp},
+};
 
 /// Turns problems into text in the caller's language, counts them, and sets the headers all answers have.
 pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -32,7 +36,7 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
             let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
             tracing::warn!(code = code.as_str(), route, request_id, "request not served");
         }
-        let mut rendered = problem.render(language, api.config.top_up_url.as_deref());
+        let mut rendered = problem.render(language, TopUp::of(&api.config, language));
         // What the router itself set, such as Allow, stays.
         for (name, value) in response.headers() {
             if !rendered.headers().contains_key(name) && name != header::CONTENT_LENGTH {

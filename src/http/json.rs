@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 
 use super::{code::Code, problem::Problem};
 use crate::quota::{
-    AmountError, MAX_TTL_SECONDS, Metadata, Model, RequestId, ReservationId, TextError, Tokens,
+    AlertThreshold, AmountError, MAX_TTL_SECONDS, Metadata, Model, RequestId, ReservationId, TextError,
+    Tokens,
 };
 
 /// An object taken apart. Members that are absent are `None`; `null` is a value of the wrong type, not absence.
@@ -158,6 +159,39 @@ impl<'a, const N: usize> Object<'a, N> {
                 _ => Err(invalid()),
             },
         }
+    }
+
+    /// A whole number, 0 … `most`; `invalid` is what another number is refused with.
+    pub fn whole(
+        &self,
+        name: &'static str,
+        most: u64,
+        invalid: impl Fn() -> Problem,
+    ) -> Result<Option<u64>, Problem> {
+        match self.raw(name).map(whole_number) {
+            None => Ok(None),
+            Some(Ok(number)) if number <= most => Ok(Some(number)),
+            Some(Err(NumberFault::NoNumber)) => Err(Problem::new(Code::InvalidBody).field(name)),
+            Some(_) => Err(invalid()),
+        }
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, name: &'static str) -> Result<Option<bool>, Problem> {
+        match self.raw(name) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(Problem::new(Code::InvalidBody).field(name)),
+        }
+    }
+
+    /// A share of the total at which a user is warned.
+    pub fn threshold(&self, name: &'static str) -> Result<Option<AlertThreshold>, Problem> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        let is_number = raw.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+        let code = if is_number { Code::InvalidAlertThreshold } else { Code::InvalidBody };
+        raw.parse().map(Some).map_err(|_| Problem::new(code).field(name))
     }
 
     pub fn reservation_id(&self, name: &'static str) -> Result<Option<ReservationId>, Problem> {

@@ -8,6 +8,8 @@
 //! futures may be dropped at any point, a settle handed to the ledger runs to its end without its caller, and a
 //! reserve that was not sent yet is forgotten. The same holds for the deadline below, which drops futures too.
 
+mod adjustments;
+mod alerts;
 mod anomalies;
 mod audit;
 pub mod auth;
@@ -38,6 +40,7 @@ mod operations;
 mod personal;
 pub mod problem;
 mod refusals;
+mod renewals;
 mod reports;
 mod request;
 mod reservations;
@@ -226,6 +229,12 @@ fn routes(prefix: &str) -> Router<Api> {
             &format!("{user}/notification-settings"),
             get(notification_settings::show).put(notification_settings::replace),
         )
+        .route(&format!("{user}/adjustments"), post(adjustments::adjust))
+        .route(&format!("{user}/alert-config"), get(alerts::show_config).put(alerts::set_config))
+        .route(&format!("{user}/alerts"), get(alerts::list))
+        .route(&format!("{user}/auto-renewal"), get(renewals::show_config).put(renewals::set_config))
+        .route(&format!("{user}/renewals"), get(renewals::list))
+        .route(&format!("{user}/renewals/{{renewal}}/confirm"), post(renewals::confirm))
         .route(&format!("{user}/suspend"), post(users::suspend))
         .route(&format!("{user}/resume"), post(users::resume))
         .route(&format!("{prefix}/batch"), post(batch::batch))

@@ -46,22 +46,33 @@ async fn read_json(request: Request, api: &Api, limit: usize) -> Result<Bytes, P
     read(body, api, limit).await
 }
 
-/// A JSON body that may be absent: nothing, blanks or an empty object.
-pub struct NoBody;
+/// A JSON body that may be absent: `None` for nothing or blanks.
+pub struct OptionalJsonBody(pub Option<Bytes>);
 
-impl FromRequest<Api> for NoBody {
+impl FromRequest<Api> for OptionalJsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let is_json = is_json(request.headers());
         let body = read(request.into_body(), api, api.config.max_body_bytes).await?;
         if body.trim_ascii().is_empty() {
-            return Ok(Self);
+            return Ok(Self(None));
         }
-        if !is_json {
-            return Err(Code::UnsupportedMediaType.into());
+        if is_json { Ok(Self(Some(body))) } else { Err(Code::UnsupportedMediaType.into()) }
+    }
+}
+
+/// A JSON body that may be absent, and has no member.
+pub struct NoBody;
+
+impl FromRequest<Api> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        if let OptionalJsonBody(Some(body)) = OptionalJsonBody::from_request(request, api).await? {
+            super::json::Object::parse(&body, &super::bodies::Empty::MEMBERS)?;
         }
-        super::json::Object::parse(&body, &super::bodies::Empty::MEMBERS).map(|_| Self)
+        Ok(Self)
     }
 }
 

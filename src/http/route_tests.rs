@@ -29,7 +29,7 @@ enum Access {
 }
 
 /// All routes about one user; `{id}` and `{rid}` to be put in, and what else is in braces.
-const USER_ROUTES: [(Method, &str, Access); 32] = [
+const USER_ROUTES: [(Method, &str, Access); 40] = [
     (Method::POST, "/users/{id}/reservations", Access::Hot),
     (Method::GET, "/users/{id}/reservations", Access::Read),
     (Method::GET, "/users/{id}/reservations/{rid}", Access::Read),
@@ -45,6 +45,14 @@ const USER_ROUTES: [(Method, &str, Access); 32] = [
     (Method::GET, "/users/{id}/reports/2026-01", Access::Own),
     (Method::GET, "/users/{id}/credits", Access::Own),
     (Method::POST, "/users/{id}/credits", Access::Admin),
+    (Method::POST, "/users/{id}/adjustments", Access::Admin),
+    (Method::GET, "/users/{id}/alert-config", Access::Own),
+    (Method::PUT, "/users/{id}/alert-config", Access::Own),
+    (Method::GET, "/users/{id}/alerts", Access::Own),
+    (Method::GET, "/users/{id}/auto-renewal", Access::Own),
+    (Method::PUT, "/users/{id}/auto-renewal", Access::Admin),
+    (Method::GET, "/users/{id}/renewals", Access::Own),
+    (Method::POST, "/users/{id}/renewals/0198c5a3-99dd-7c11-9f5e-2b6a3c1d4e5f/confirm", Access::Admin),
     (Method::POST, "/users/{id}/suspend", Access::Admin),
     (Method::POST, "/users/{id}/resume", Access::Admin),
     (Method::GET, "/users/{id}", Access::Own),
@@ -394,5 +402,7 @@ async fn bodies_that_are_too_large_too_slow_broken_or_of_another_type() {
     assert_problem(&answer, 400, "malformed_json", "no body");
 }
 
+#[path = "account_shape_tests.rs"]
+mod account_shapes;
 #[path = "shape_tests.rs"]
 mod shapes;

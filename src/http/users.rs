@@ -26,7 +26,7 @@ use super::{
 use crate::{
     accounts::users::{CreateError, CreateUser, UpdateError, UpdateUser, UserError},
     ledger::Outcome,
-    quota::{AlertThreshold, UserId},
+    quota::UserId,
     store::{StoreError, User, UserFilter, UserStatus},
 };
 
@@ -167,7 +167,7 @@ pub async fn update(
         external_id: nullable(&body, "external_id")?,
         locale: nullable(&body, "locale")?,
         time_zone: nullable(&body, "time_zone")?,
-        alert_threshold: threshold(&body)?,
+        alert_threshold: body.threshold("alert_threshold")?,
     };
     let expected = etag::if_match(&headers)?;
     let call = api.accounts.update_user(caller.user, &expected, update);
@@ -184,13 +184,6 @@ fn nullable<const N: usize>(
         Some("null") => Ok(Some(None)),
         _ => Ok(body.text(name)?.map(|text| Some(text.into_owned()))),
     }
-}
-
-fn threshold<const N: usize>(body: &Object<'_, N>) -> Result<Option<AlertThreshold>, Problem> {
-    let Some(raw) = body.raw("alert_threshold") else { return Ok(None) };
-    let is_number = raw.starts_with(|first: char| first.is_ascii_digit() || first == '-');
-    let code = if is_number { Code::InvalidAlertThreshold } else { Code::InvalidBody };
-    raw.parse().map(Some).map_err(|_| Problem::new(code).field("alert_threshold"))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -7,6 +7,7 @@
 //! Every call ends within a bound and may be repeated. Locks are taken in one order by all: a row of `partitions`,
 //! then rows of `user_accounts` by id, then the rest.
 
+mod alerts;
 mod anomalies;
 mod audit;
 mod booking;
@@ -25,6 +26,7 @@ mod notifications;
 mod partitions;
 mod personal;
 mod profiles;
+mod renewals;
 mod replicas;
 mod reports;
 mod schema;
@@ -43,6 +45,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
+pub use alerts::{Alert, AlertConfig, AlertConfigUpdate};
 pub use anomalies::{Anomaly, BusyUser, NewAnomaly};
 pub use audit::{
     ACTS, Actor, AuditRow, ChainHead, Extent, Finding, Flaw, Refused, Verification, caller_known, with_caller,
@@ -53,7 +56,7 @@ pub use dead_letters::{DeadLetter, DeadReason};
 pub use deliveries::{Delivery, DeliveryState, Resend};
 pub use error::{SchemaError, StoreError};
 pub use events::{Event, NewEvent};
-pub use grants::{Credit, CreditOutcome, Grant, GrantKind};
+pub use grants::{Credit, CreditOutcome, Grant, GrantKind, Payment};
 pub use health::AccountHealth;
 pub use history::{HistoryFilter, HistoryKey, HistoryRow};
 pub use notification_settings::{NotificationSettings, SettingsUpdate};
@@ -61,6 +64,7 @@ pub use notifications::{Attempt, Backlog, Backlogs, EmailClaim, EmailVerdict, Ve
 pub use partitions::{PartitionRow, PartitionState};
 pub use personal::Deletion;
 pub use profiles::{Expected, ProfileChange, Update};
+pub use renewals::{AutoRenewal, AutoRenewalUpdate, Confirmation, Renewal, RenewalState, Renewed};
 pub use replicas::ReplicaId;
 pub use reports::{
     Consolidated, ConsolidatedUser, DayUse, DueUser, GrantSum, ModelUse, Report, ReportPeriod, Reported,

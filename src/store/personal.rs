@@ -31,10 +31,14 @@ enum Fate {
 const TABLES: &[(&str, Fate)] = &[
     ("anomalies", Fate::Kept),
     ("audit_log", Fate::Kept),
+    ("auto_renewals", Fate::Deleted),
+    ("credit_purchases", Fate::Kept),
     // The gateway's own note on a call may be anything.
     ("dead_letters", Fate::Blanked { set: "entry = entry - 'metadata'", still: "entry ? 'metadata'" }),
     ("grants", Fate::Blanked { set: "reason = NULL", still: "reason IS NOT NULL" }),
     ("monthly_reports", Fate::Kept),
+    ("renewals", Fate::Kept),
+    ("user_alerts", Fate::Kept),
     ("event_tickets", Fate::Deleted),
     ("notification_settings", Fate::Deleted),
     ("notifications", Fate::Deleted),

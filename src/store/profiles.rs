@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    Store, StoreError, User,
+    Store, StoreError, User, alerts,
     audit::{Act, Action, record},
     error::violates,
     secrets::{EMAIL_INDEX, SealedEmail},
@@ -65,7 +65,8 @@ pub enum Update {
 
 impl Store {
     /// Changes an account and raises its version by one, if its version is still as expected. Of two changes that
-    /// expect the same version at most one is made: each judges and raises it under the row's lock.
+    /// expect the same version at most one is made: each judges and raises it under the row's lock. Another threshold
+    /// moves the account's alerts at once, and one above the critical threshold takes that along.
     pub async fn update_user(
         &self,
         id: UserId,
@@ -91,6 +92,9 @@ impl Store {
                     }
                     Err(error) => return Err(error.into()),
                 };
+                if change.alert_threshold.is_some() {
+                    alerts::settle(&mut transaction, &[id.0], alerts::Cause::Thresholds).await?;
+                }
                 let data = json!({"changed": change.names()});
                 let act = Act { action: Action::UserChanged, user: Some(id), data };
                 record(&mut transaction, &self.keyring, act).await?;
@@ -127,6 +131,7 @@ async fn update(
              locale = CASE WHEN $6 THEN $7 ELSE locale END,
              time_zone = CASE WHEN $8 THEN $9 ELSE time_zone END,
              alert_threshold = coalesce($10::int::numeric / 10000, alert_threshold),
+             alert_critical = greatest(alert_critical, $10::int::numeric / 10000),
              version = version + 1, updated_at = now()
          WHERE id = $1 AND status <> 'deleted' AND ($2::bigint[] IS NULL OR version = ANY($2))
          RETURNING id, email, email_sealed, external_id, status, locale, time_zone, total_tokens, used_tokens, version,

@@ -138,7 +138,7 @@ impl UserRow {
 }
 
 /// From ten-thousandths, which the schema keeps above 0 and at most 10,000.
-fn threshold(n: i32) -> Result<AlertThreshold, StoreError> {
+pub(super) fn threshold(n: i32) -> Result<AlertThreshold, StoreError> {
     let threshold = u16::try_from(n).ok().and_then(|n| AlertThreshold::from_ten_thousandths(n).ok());
     threshold.ok_or_else(|| StoreError::corrupt(format_args!("alert threshold {n}")))
 }

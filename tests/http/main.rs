@@ -6,6 +6,7 @@
 mod support;
 
 mod access;
+mod alerts;
 mod audit;
 mod bad_input;
 mod batch;
@@ -23,6 +24,7 @@ mod openapi;
 mod personal;
 mod profiles;
 mod protection;
+mod renewals;
 mod reports;
 mod reservations;
 mod shutdown;

@@ -4,6 +4,7 @@
 use cota::quota::UserId;
 use reqwest::{Method, header};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::{
     contract::{examples, relaxed, shape, validator},
@@ -16,20 +17,40 @@ struct Subject {
     reservation: &'static str,
     webhook: String,
     delivery: String,
+    renewal: Uuid,
 }
 
 impl Subject {
-    /// A user with tokens, something pending, a credit, and a webhook with a delivery; for each example its own.
+    /// A user with tokens, something pending, a credit, an alert of the past, a renewal to be paid, and a webhook with a
+    /// delivery; for each example its own.
     async fn of(service: &Service) -> Self {
         let user = service.user(100_000).await;
         let (webhook, delivery) = webhook(service, user).await;
-        let subject = Self { user, reservation: "call-6", webhook, delivery };
+        let subject = Self { user, reservation: "call-6", webhook, delivery, renewal: Uuid::now_v7() };
         service.reserve(subject.user, subject.reservation, 2_000).await.is(201);
+        sqlx::query(
+            "INSERT INTO user_alerts (id, user_id, level, threshold, used_tokens, total_tokens, resolved_at, resolved_by)
+             VALUES (gen_random_uuid(), $1, 'warning', 0.8, 80, 100, now(), 'bonus')",
+        )
+        .bind(subject.user.0)
+        .execute(service.world.database.pool())
+        .await
+        .unwrap();
+        sqlx::query(
+            "INSERT INTO renewals (id, user_id, mode, state, tokens, used_tokens, total_tokens, month, expires_at)
+             VALUES ($1, $2, 'on_payment', 'pending', 20000, 90, 100, '2026-01', now() + interval '1 day')",
+        )
+        .bind(subject.renewal)
+        .bind(subject.user.0)
+        .execute(service.world.database.pool())
+        .await
+        .unwrap();
         subject
     }
 
     fn path(&self, template: &str) -> String {
         let path = template.replace("{id}", &self.user.to_string()).replace("{rid}", self.reservation);
+        let path = path.replace("{renewal}", &self.renewal.to_string());
         let path = path.replace("{month}", &jiff::Timestamp::now().strftime("%Y-%m").to_string());
         path.replace("{wid}", &self.webhook).replace("{did}", &self.delivery)
     }
@@ -80,10 +101,10 @@ fn operations(description: &Value) -> Vec<(Method, String, Value)> {
 
 async fn call(service: &Service, method: &Method, path: &str, body: Option<&Value>) -> Answer {
     let mut request = service.request(method.clone(), path, service.admin_jwt());
-    if path.ends_with("/credits") && *method == Method::POST {
+    if (path.ends_with("/credits") || path.ends_with("/adjustments")) && *method == Method::POST {
         request = request.header("idempotency-key", "invoice-1017");
     }
-    if *method == Method::PATCH {
+    if [Method::PATCH, Method::PUT].contains(method) {
         request = request.header("if-match", "*");
     }
     service

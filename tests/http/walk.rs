@@ -85,6 +85,26 @@ fn table() -> Vec<Line> {
             [404, 403, 404, 403, 401],
             none.clone(),
         ),
+        line("get /v1/users/{id}/alert-config", [200, 403, 200, 403, 401], none.clone()),
+        line(
+            "put /v1/users/{id}/alert-config",
+            [200, 403, 200, 403, 401],
+            json!({"warning": 0.5, "critical": 0.9}),
+        ),
+        line("get /v1/users/{id}/alerts", [200, 403, 200, 403, 401], none.clone()),
+        line("get /v1/users/{id}/auto-renewal", [200, 403, 200, 403, 401], none.clone()),
+        line(
+            "put /v1/users/{id}/auto-renewal",
+            [403, 403, 200, 403, 401],
+            json!({"enabled": true, "threshold": 0.1, "tokens": 20_000, "max_renewals": 3, "mode": "on_payment"}),
+        ),
+        line("get /v1/users/{id}/renewals", [200, 403, 200, 403, 401], none.clone()),
+        line("post /v1/users/{id}/renewals/{renewal}/confirm", [403, 403, 404, 403, 401], json!({})),
+        line(
+            "post /v1/users/{id}/adjustments",
+            [403, 403, 201, 403, 401],
+            json!({"direction": "up", "tokens": 1, "reason": "walk"}),
+        ),
         // Admins see all users at once.
         line("get /v1/reports/consolidated", [403, 403, 200, 403, 401], none.clone()),
         line("get /v1/summary", [403, 403, 200, 403, 401], none.clone()),
@@ -133,6 +153,7 @@ async fn call(service: &Service, prefix: &str, line: &Line, about: UserId, jwt: 
     let path = path.replace("{id}", &about.to_string()).replace("{rid}", "a").replacen("/v1", prefix, 1);
     // An endpoint that nobody has.
     let path = path.replace("{wid}", &UserId::generate().to_string()).replace("{did}", "1");
+    let path = path.replace("{renewal}", &UserId::generate().to_string());
     let path = path.replace("{month}", &jiff::Timestamp::now().strftime("%Y-%m").to_string());
     let method: Method = method.to_uppercase().parse().unwrap();
     let mut request = service.bare(method, &path).header("idempotency-key", "walk").header("if-match", "*");

@@ -18,7 +18,7 @@ async fn verify(db: &Database, checkpoints: &[ChainHead]) -> Verification {
 
 async fn credit(db: &Database, user: UserId, tokens: i64, key: &str) {
     let kind = if tokens < 0 { GrantKind::Adjustment } else { GrantKind::Purchase };
-    let credit = Credit { kind, tokens, idempotency_key: key.into(), reason: Some("for you".into()) };
+    let credit = Credit { reason: Some("for you".into()), ..Credit::new(kind, tokens, key) };
     assert!(matches!(db.store.credit(user, &credit).await.unwrap(), CreditOutcome::Granted { .. }));
 }
 
@@ -58,12 +58,7 @@ async fn what_is_done_to_an_account_is_on_record_and_nothing_else() {
     let db = database().await;
     let user = db.user().await;
     credit(&db, user, 100, "one").await;
-    let same = Credit {
-        kind: GrantKind::Purchase,
-        tokens: 100,
-        idempotency_key: "one".into(),
-        reason: Some("for you".into()),
-    };
+    let same = Credit::new(GrantKind::Purchase, 100, "one");
     assert!(matches!(db.store.credit(user, &same).await.unwrap(), CreditOutcome::Replayed { .. }));
     let change = ProfileChange { email: Some("canary@b.co".into()), ..ProfileChange::default() };
     db.store.update_user(user, &Expected::Any, &change).await.unwrap();

@@ -1,6 +1,7 @@
 //! The store against a real Postgres: every method, the races, and what happens to a call whose link dies.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod alerts;
 mod anomalies;
 mod audit;
 mod booking;
@@ -12,7 +13,9 @@ mod links;
 mod notifications;
 mod partitions;
 mod personal;
+mod purchases;
 mod refusals;
+mod renewals;
 mod replicas;
 mod reports;
 mod schema;

@@ -113,5 +113,5 @@ pub fn entry(user: UserId, reservation: &str, kind: Kind, tokens: i64, sequence:
 }
 
 pub fn booked(inserted: usize, replayed: usize, dead: usize) -> Booked {
-    Booked { inserted, replayed, dead }
+    Booked { inserted, replayed, dead, to_renew: 0 }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use cota::{
+    accounts::{Accounts, renewals::Renewer},
     config::{Config, Secret},
     crypto::Keyring,
     flusher::{Flusher, RunningFlusher},
@@ -19,6 +20,7 @@ use cota::{
     store::{Creation, Credit, CreditOutcome, GrantKind, NewUser, Store},
 };
 use tokio::{runtime::Runtime, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{TestDatabase, TestPostgres, TestRedis, database, invariants, keys, postgres, redis};
 
@@ -41,6 +43,8 @@ pub fn id(text: &str) -> ReservationId {
 pub struct Replica {
     pub ledger: Ledger,
     running: Option<(Running, RunningFlusher)>,
+    /// Ends the renewer.
+    stop: CancellationToken,
     runtime: Option<Runtime>,
 }
 
@@ -52,15 +56,19 @@ impl Replica {
         let store = Store::lazy(&config.postgres, &Keyring::of(&config.keys).unwrap()).unwrap();
         let (ledger, background) = Ledger::new(config, store.clone(), partitions).unwrap();
         let running = background.start();
-        let flusher =
-            Flusher::new(ledger.outbox().clone(), store, partitions, config.flusher.clone()).start();
+        let accounts = Accounts::new(store.clone(), ledger.clone());
+        let flusher = Flusher::new(ledger.outbox().clone(), store, partitions, config.flusher.clone());
+        let stop = CancellationToken::new();
+        runtime.spawn(Renewer::new(accounts, flusher.renewals()).run(stop.clone()));
+        let flusher = flusher.start();
         drop(_entered);
-        Self { ledger, running: Some((running, flusher)), runtime: Some(runtime) }
+        Self { ledger, running: Some((running, flusher)), stop, runtime: Some(runtime) }
     }
 
     /// As SIGTERM does: the outbox drained, every task ended.
     pub async fn stop(mut self) {
         let (running, flusher) = self.running.take().unwrap();
+        self.stop.cancel();
         flusher.stop().await;
         running.stop().await;
     }
@@ -202,7 +210,7 @@ impl World {
     /// Credits without waiting for Redis to hear of it.
     pub async fn credit(&self, user: UserId, tokens: u64, key: &str) {
         let tokens = i64::try_from(tokens).unwrap();
-        let credit = Credit { kind: GrantKind::Purchase, tokens, idempotency_key: key.into(), reason: None };
+        let credit = Credit::new(GrantKind::Bonus, tokens, key);
         let outcome = self.store.credit(user, &credit).await.unwrap();
         assert!(
             matches!(outcome, CreditOutcome::Granted { .. } | CreditOutcome::Replayed { .. }),

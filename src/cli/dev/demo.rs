@@ -20,17 +20,13 @@ pub(super) async fn ensure_user(store: &Store) -> Result<UserId, CliError> {
         }
     };
     let credit = Credit {
-        kind: GrantKind::Bonus,
-        tokens: TOKENS,
-        idempotency_key: "cota-dev".into(),
         reason: Some("tokens to try Cota with".into()),
+        ..Credit::new(GrantKind::Bonus, TOKENS, "cota-dev")
     };
     match store.credit(user.id, &credit).await? {
         CreditOutcome::Granted { .. } | CreditOutcome::Replayed { .. } => Ok(user.id),
-        CreditOutcome::Mismatch | CreditOutcome::OutOfRange | CreditOutcome::UserNotFound => {
-            Err(CliError::Usage(
-                "the demo user cannot be given its tokens: remove the data folder and start again",
-            ))
-        }
+        _ => Err(CliError::Usage(
+            "the demo user cannot be given its tokens: remove the data folder and start again",
+        )),
     }
 }

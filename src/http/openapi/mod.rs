@@ -30,8 +30,9 @@ use utoipa::{
 };
 
 use super::{
-    anomalies, audit, batch, credits, debits, deliveries, events, health, history, metrics,
-    notification_settings, personal, reports, reservations, tokens, user_health, users, webhooks,
+    adjustments, alerts, anomalies, audit, batch, credits, debits, deliveries, events, health, history,
+    metrics, notification_settings, personal, renewals, reports, reservations, tokens, user_health, users,
+    webhooks,
 };
 
 /// The order of `paths` and `tags` is the order in which they are shown.
@@ -81,6 +82,14 @@ use super::{
         notification_settings::replace,
         events::watch,
         events::ticket,
+        adjustments::adjust,
+        alerts::show_config,
+        alerts::set_config,
+        alerts::list,
+        renewals::show_config,
+        renewals::set_config,
+        renewals::list,
+        renewals::confirm,
         health::alive,
         health::ready,
         pages::describe,
@@ -93,6 +102,7 @@ use super::{
         schemas::AuditNumber,
         schemas::EntityTags,
         schemas::EventId,
+        schemas::Flagged,
         schemas::IdempotencyKey,
         schemas::ListFormat,
         schemas::PageLimit,
@@ -108,7 +118,9 @@ use super::{
         (name = "Usage", description = "What a user used, how fast, and for what."),
         (name = "Reports", description = "A user's months, to keep and to print."),
         (name = "Users", description = "Create, find, change, suspend and resume users."),
-        (name = "Credits", description = "Give users tokens."),
+        (name = "Credits", description = "Give users tokens, and correct what was given or charged."),
+        (name = "Alerts", description = "What users are told about their usage, and from where on."),
+        (name = "Renewals", description = "Tokens that are added by themselves when few are left."),
         (name = "Overview", description = "All users at once, for operators."),
         (name = "Audit", description = "What is on record, and whether the record is whole."),
         (name = "Webhooks", description = "Be told of what happens to an account."),
@@ -138,6 +150,7 @@ impl Modify for Shared {
             require_one(components, body, members);
             require_one(components, &format!("{body}Operation"), members);
         }
+        agree_with_payment(components);
         define(components);
     }
 }
@@ -156,7 +169,7 @@ fn complete(operation: &mut Operation) {
     }
     examples::add(&id, operation);
     if let Some(RefOr::T(body)) = &mut operation.request_body
-        && takes_nothing(body)
+        && may_be_absent(body)
     {
         body.required = Some(Required::False);
     }
@@ -174,12 +187,11 @@ fn complete(operation: &mut Operation) {
     }
 }
 
-/// Whether it is the body without members, which may be left out.
-fn takes_nothing(body: &RequestBody) -> bool {
+/// Whether it is a body that needs no member, and may be left out.
+fn may_be_absent(body: &RequestBody) -> bool {
+    let absent = ["Empty", "RenewalPayment"].map(Ref::from_schema_name);
     body.content.values().any(|content| match content {
-        RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => {
-            *schema == Ref::from_schema_name("Empty")
-        }
+        RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => absent.contains(schema),
         _ => false,
     })
 }
@@ -196,6 +208,25 @@ fn require_one(components: &mut Components, body: &str, members: [&str; 2]) {
         let each = members.iter().map(|member| serde_json::json!({"required": [member]}));
         let extensions = object.extensions.get_or_insert_default();
         extensions.insert("oneOf".into(), each.collect());
+    }
+}
+
+/// A credit is a purchase with a whole payment, or a bonus without any of it; a renewal may have one.
+fn agree_with_payment(components: &mut Components) {
+    if let Some(RefOr::T(openapi::Schema::Object(object))) = components.schemas.get_mut("Credit") {
+        let kind = |kind: &str| serde_json::json!({"kind": {"const": kind}});
+        let any = credits::PAYMENT_MEMBERS.map(|member| serde_json::json!({"required": [member]}));
+        let cases = serde_json::json!([
+            {"properties": kind("purchase"), "required": ["payment_method", "amount", "currency"]},
+            {"properties": kind("bonus"), "not": {"anyOf": any}},
+        ]);
+        object.extensions.get_or_insert_default().insert("oneOf".into(), cases);
+    }
+    if let Some(RefOr::T(openapi::Schema::Object(object))) = components.schemas.get_mut("RenewalPayment") {
+        let whole = ["payment_method", "amount", "currency"];
+        let needs = credits::PAYMENT_MEMBERS.map(|member| (member.to_owned(), serde_json::json!(whole)));
+        let needs: serde_json::Map<_, _> = needs.into_iter().collect();
+        object.extensions.get_or_insert_default().insert("dependentRequired".into(), needs.into());
     }
 }
 

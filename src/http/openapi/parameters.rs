@@ -4,9 +4,9 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::schemas::{
-    AuditNumber, DeliveryId, DeliveryState, EntityTags, EventId, HistoryCursor, IdempotencyKey, ListFormat,
-    Model, Month, PageLimit, Pending, ReportFormat, ReservationId, Sought, Status, Time, TransactionKind,
-    UserId,
+    AuditNumber, DeliveryId, DeliveryState, EntityTags, EventId, Flagged, HistoryCursor, IdempotencyKey,
+    ListFormat, Model, Month, PageLimit, Pending, RenewalState, ReportFormat, ReservationId, Sought, Status,
+    Time, TransactionKind, UserId,
 };
 
 /// Declares the parameters of one place; those in `Option` may be left out.
@@ -68,7 +68,7 @@ parameters! {
 
 parameters! {
     CreditKey in Header {
-        /// The credit is made once per user and key.
+        /// The credit or adjustment is made once per user and key. Keys that begin with `renewal:` are the service's own.
         #[param(rename = "Idempotency-Key")]
         idempotency_key: IdempotencyKey,
     }
@@ -204,6 +204,37 @@ parameters! {
         /// Users that are named. CSV has all.
         limit: Option<PageLimit>,
         format: Option<ReportFormat>,
+    }
+}
+
+parameters! {
+    AlertQuery in Query {
+        /// Only alerts that are open, or only those that are not.
+        open: Option<Flagged>,
+        /// `next` of the page before.
+        before: Option<Uuid>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    RenewalPath in Path {
+        /// The user.
+        id: UserId,
+        /// The renewal.
+        renewal: Uuid,
+    }
+}
+
+parameters! {
+    RenewalQuery in Query {
+        /// Only renewals in this state.
+        state: Option<RenewalState>,
+        /// `next` of the page before.
+        before: Option<Uuid>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
     }
 }
 

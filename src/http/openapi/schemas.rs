@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     accounts::{
         MAX_NAME_LENGTH,
-        credits::{self, MAX_REASON_LENGTH},
+        credits::{self, MAX_METHOD_LENGTH, MAX_REASON_LENGTH, MAX_REFERENCE_LENGTH},
         users::{MAX_EMAIL_LENGTH, MAX_LOCALE_LENGTH},
     },
     http::{
@@ -27,7 +27,8 @@ use crate::{
     notify::{endpoints::MAX_OVERLAP_SECONDS, webhook::MAX_URL_LENGTH},
     quota::{
         self, EventKind, Flags, MAX_METADATA_LENGTH, MAX_MODEL_LENGTH, MAX_OPERATION_TOKENS,
-        MAX_REQUEST_ID_LENGTH, MAX_RESERVATION_ID_LENGTH, MAX_TOTAL_TOKENS, MAX_TTL_SECONDS,
+        MAX_RENEWALS_PER_MONTH, MAX_REQUEST_ID_LENGTH, MAX_RESERVATION_ID_LENGTH, MAX_TOTAL_TOKENS,
+        MAX_TTL_SECONDS,
     },
     store::{self, GrantKind, UserStatus},
 };
@@ -125,11 +126,62 @@ schemas! {
         .maximum(Some(1.0))
         .examples([json!(0.8)]);
 
+    /// Everything.
+    Whole = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .extensions(Some(Extensions::from_iter([("const", 1)])))
+        .examples([json!(1)]);
+
+    /// How far usage has come: `warning` (early), `critical` (urgent), `blocked` (everything is used, reserves are
+    /// refused).
+    AlertLevel = one_of(quota::Level::ALL.map(quota::Level::as_str));
+
+    /// A share above 0 and below 1, with up to four decimals; without an exponent.
+    RenewalThreshold = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .minimum(Some(0.0001))
+        .maximum(Some(0.9999))
+        .examples([json!(0.1)]);
+
+    /// Renewals of a calendar month in the user's time zone; 0 for none.
+    MaxRenewals = whole(0, u64::from(MAX_RENEWALS_PER_MONTH), 3);
+
+    /// `immediate`: granted as soon as it is due. `on_payment`: requested then, and granted once it is confirmed as paid.
+    RenewalMode = one_of(quota::RenewalMode::ALL.map(quota::RenewalMode::as_str));
+
+    /// What has become of a renewal; all but `pending` are final.
+    RenewalState = one_of(store::RenewalState::ALL.map(store::RenewalState::as_str));
+
+    /// A calendar month.
+    Month = string("2026-01").pattern(Some("^[0-9]{4}-[0-9]{2}$"));
+
+    /// `true` or `false`.
+    Flagged = ObjectBuilder::new().schema_type(Type::Boolean).examples([json!(true)]);
+
     /// Any text without NUL. The bound counts bytes of UTF-8.
     Reason = without_nul(MAX_REASON_LENGTH, "invoice 1017");
 
     /// What kind of credit.
     CreditKind = one_of(credits::CreditKind::ALL.map(credits::CreditKind::as_str));
+
+    /// Which way an adjustment goes: `up` gives tokens, `down` takes them.
+    Direction = one_of(credits::Direction::ALL.map(credits::Direction::as_str));
+
+    /// The id of a transaction, as settle and debit answer with it.
+    TransactionId = string("3f1c2a4e-5b6d-5e8f-9a0b-1c2d3e4f5a6b")
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
+
+    /// An amount of money as a decimal text: up to 9 digits, and up to 9 decimals. No sign, no exponent.
+    Money = string("99.90").pattern(Some(r"^[0-9]{1,9}(\.[0-9]{1,9})?$"));
+
+    /// A currency by its code of three capital letters (ISO 4217).
+    Currency = string("BRL").pattern(Some("^[A-Z]{3}$"));
+
+    /// A payment method or provider. The bound counts bytes of UTF-8.
+    PaymentName = printable(MAX_METHOD_LENGTH, "pix");
+
+    /// A payment by its provider's own id. The bound counts bytes of UTF-8.
+    PaymentReference = printable(MAX_REFERENCE_LENGTH, "E18236120202601311203s0923a7b2c1");
 
     /// The word in the place of numbers when a call's usage was lost.
     UsageUnknown = one_of(["unknown"]);

@@ -140,6 +140,7 @@ fn with_ids(template: &str) -> String {
     path.replace("{wid}", &uuid::Uuid::now_v7().to_string())
         .replace("{did}", "17")
         .replace("{month}", "2026-01")
+        .replace("{renewal}", &uuid::Uuid::now_v7().to_string())
 }
 
 /// Every parameter of a query is known to its handler, and no handler waits for a header that is not described.

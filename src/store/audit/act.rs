@@ -132,6 +132,20 @@ pub(in crate::store) async fn record(
     record_all(connection, keyring, &[(Actor::current(), act)]).await
 }
 
+/// As [`record`], for acts that were done together; none is nothing to do.
+pub(in crate::store) async fn record_together(
+    connection: &mut PgConnection,
+    keyring: &Keyring,
+    acts: Vec<Act>,
+) -> Result<(), StoreError> {
+    if acts.is_empty() {
+        return Ok(());
+    }
+    let actor = Actor::current();
+    let acts: Vec<_> = acts.into_iter().map(|act| (actor.clone(), act)).collect();
+    record_all(connection, keyring, &acts).await
+}
+
 /// Puts acts of several actors on record, in their order.
 pub(in crate::store) async fn record_all(
     connection: &mut PgConnection,

@@ -25,7 +25,7 @@ mod check;
 mod log;
 mod verify;
 
-pub(super) use act::{Act, Action, record};
+pub(super) use act::{Act, Action, record, record_together};
 pub use act::{Actor, caller_known, with_caller};
 pub use log::{AuditRow, Refused};
 pub use verify::{Extent, Finding, Flaw, Verification};

@@ -13,7 +13,8 @@
 //! 4. It inserts the rows `ON CONFLICT DO NOTHING`. A row that does conflict means that somebody booked without the
 //!    lock; the batch starts again rather than guess. So `used_tokens` grows by rows really inserted, and only those.
 //! 5. It adds the batch's row to the partition's audit chain ([`super::audit`]), adds to the accounts and to the sums of
-//!    usage (`rollups`), buries the dead letters, raises the high water, writes the witness's report, commits.
+//!    usage (`rollups`), moves the accounts' alerts to where usage now stands, marks those that are to be renewed, buries
+//!    the dead letters, raises the high water, writes the witness's report, commits.
 //!
 //! A repeat finds every outbox id in the ledger or the dead letters and changes nothing, so a COMMIT whose answer was
 //! lost ([`StoreError::Unknown`]) is simply repeated.
@@ -40,11 +41,11 @@ use self::{
     rules::{Decision, decide},
 };
 use super::{
-    DeadReason, MAX_ATTEMPTS, PartitionState, ReplicaId, Store, StoreError, audit,
+    DeadReason, MAX_ATTEMPTS, PartitionState, ReplicaId, Store, StoreError, alerts, audit,
     dead_letters::bury,
     error::{Verdict, verdict_of},
     partitions::RawPartition,
-    replicas, signed,
+    renewals, replicas, signed,
 };
 use crate::quota::{Entry, OutboxId, PartitionId};
 
@@ -67,7 +68,7 @@ pub enum Booker<'a> {
     Recovery,
 }
 
-/// What became of a batch; together the number of its entries.
+/// What became of a batch; the entries together are those of the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Booked {
     /// Rows that were added to the ledger, the converted ones among them.
@@ -76,6 +77,8 @@ pub struct Booked {
     pub replayed: usize,
     /// Entries that went to the dead letters now.
     pub dead: usize,
+    /// Accounts that were left with few tokens, and are for the renewer to look at now; no entries.
+    pub to_renew: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +219,9 @@ impl Batch<'_> {
         let booked: Vec<&Entry> =
             rows.iter().copied().filter(|row| !refused.contains_key(&row.outbox_id)).collect();
         rollups::add(connection, &booked).await?;
+        let spenders = accounts(&booked);
+        alerts::settle(connection, &spenders, alerts::Cause::Usage).await?;
+        let to_renew = renewals::mark_due(connection, &spenders).await?;
         let excesses = self.collect_dead(&decisions, &refused, &mut dead);
         let mut buried_now = 0;
         if !dead.is_empty() {
@@ -225,7 +231,7 @@ impl Batch<'_> {
         let inserted = rows.len() - refused.len();
         // The letter for the excess of a converted row is not the entry itself; its row is new, and so is the letter.
         let dead = buried_now - excesses;
-        Ok(Booked { inserted, dead, replayed: self.entries.len() - inserted - dead })
+        Ok(Booked { inserted, dead, replayed: self.entries.len() - inserted - dead, to_renew })
     }
 
     /// Locks the accounts, and puts aside what no row can be made of.
