@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_cursor_has_one_spelling() {
         let at = Timestamp::from_microsecond(1_764_000_000_123_000).unwrap();
-        let key = HistoryKey { at, id: Uuid::from_u128(7) };
+        let key = HistoryKey { at, id: Uuid::from_u128(0xabc) };
         let text = cursor(key);
         assert_eq!(parse(&text), Some(key));
         for other in

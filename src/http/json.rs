@@ -161,31 +161,6 @@ impl<'a, const N: usize> Object<'a, N> {
         }
     }
 
-    /// A whole number, 0 … `most`; `invalid` is what another number is refused with.
-    pub fn whole(
-        &self,
-        name: &'static str,
-        most: u64,
-        invalid: impl Fn() -> Problem,
-    ) -> Result<Option<u64>, Problem> {
-        match self.raw(name).map(whole_number) {
-            None => Ok(None),
-            Some(Ok(number)) if number <= most => Ok(Some(number)),
-            Some(Err(NumberFault::NoNumber)) => Err(Problem::new(Code::InvalidBody).field(name)),
-            Some(_) => Err(invalid()),
-        }
-    }
-
-    /// `true` or `false`.
-    pub fn boolean(&self, name: &'static str) -> Result<Option<bool>, Problem> {
-        match self.raw(name) {
-            None => Ok(None),
-            Some("true") => Ok(Some(true)),
-            Some("false") => Ok(Some(false)),
-            Some(_) => Err(Problem::new(Code::InvalidBody).field(name)),
-        }
-    }
-
     /// A share of the total at which a user is warned.
     pub fn threshold(&self, name: &'static str) -> Result<Option<AlertThreshold>, Problem> {
         let Some(raw) = self.raw(name) else { return Ok(None) };

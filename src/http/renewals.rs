@@ -116,17 +116,15 @@ pub async fn set_config(
     let enabled = body.boolean("enabled")?.ok_or_else(|| missing("enabled"))?;
     let threshold = body.threshold("threshold")?.ok_or_else(|| missing("threshold"))?;
     let tokens = body.required_tokens("tokens")?;
-    let max = u64::from(MAX_RENEWALS_PER_MONTH);
     let max_renewals = body
-        .whole("max_renewals", max, || invalid("max_renewals").limit(max))?
+        .whole("max_renewals", MAX_RENEWALS_PER_MONTH, Code::InvalidRenewal)?
         .ok_or_else(|| missing("max_renewals"))?;
     let mode = body.text("mode")?.ok_or_else(|| missing("mode"))?;
     let mode = RenewalMode::from_name(&mode).ok_or_else(|| invalid("mode"))?;
-    // At most 100.
-    let rule = RenewalRule::new(threshold, tokens, max_renewals as u32).map_err(|fault| match fault {
+    let rule = RenewalRule::new(threshold, tokens, max_renewals).map_err(|fault| match fault {
         InvalidRule::Threshold => invalid("threshold"),
         InvalidRule::Tokens => Problem::from(AmountError::Invalid).field("tokens"),
-        InvalidRule::MaxRenewals => invalid("max_renewals").limit(max),
+        InvalidRule::MaxRenewals => invalid("max_renewals").limit(u64::from(MAX_RENEWALS_PER_MONTH)),
     })?;
     let expected = etag::if_match(&headers)?;
     let call = api.accounts.set_auto_renewal(caller.user, &expected, enabled, rule, mode);

@@ -39,7 +39,7 @@ impl Database {
         self.store.anomalies_of(user, None, 10).await.unwrap()
     }
 
-    async fn told(&self, user: UserId) -> Vec<serde_json::Value> {
+    async fn anomalies_told(&self, user: UserId) -> Vec<serde_json::Value> {
         let sql = "SELECT data FROM user_events WHERE user_id = $1 AND kind = 'anomaly.detected' ORDER BY id";
         sqlx::query_scalar(sql).bind(user.0).fetch_all(&self.pool).await.unwrap()
     }
@@ -71,7 +71,7 @@ async fn an_odd_hour_is_flagged_once_with_its_numbers_and_its_user_is_told() {
     assert_eq!((anomaly.hour, anomaly.tokens), ("2026-11-11T14:00:00Z".parse().unwrap(), 2_501));
     assert_eq!((anomaly.threshold, anomaly.median, anomaly.mad), (2_500, 1_000, 0));
     assert_eq!((anomaly.typical, anomaly.samples, &*anomaly.time_zone), (1_000, 84, "UTC"));
-    let told = db.told(odd).await;
+    let told = db.anomalies_told(odd).await;
     assert_eq!(
         (told.len(), &told[0]["tokens"], &told[0]["threshold_tokens"]),
         (1, &2_501.into(), &2_500.into())
@@ -80,7 +80,7 @@ async fn an_odd_hour_is_flagged_once_with_its_numbers_and_its_user_is_told() {
     db.used_at(odd, "2026-11-11T14:15Z", 100_000).await;
     assert_eq!(watch.look(now()).await.unwrap(), 0);
     assert_eq!(self::watch(&db).look(now()).await.unwrap(), 0);
-    assert_eq!((db.flagged(odd).await.len(), db.told(odd).await.len()), (1, 1));
+    assert_eq!((db.flagged(odd).await.len(), db.anomalies_told(odd).await.len()), (1, 1));
     assert_eq!(db.flagged(ordinary).await, []);
     assert_eq!(db.store.anomalies(None, 10).await.unwrap(), flagged);
 }

@@ -74,7 +74,14 @@ async fn filled() -> (Database, UserId, UserId) {
     let db = database().await;
     let (one, two) = (db.user().await, db.user().await);
     for user in [one, two] {
-        let credit = Credit { kind: GrantKind::Bonus, tokens: 5, idempotency_key: "k".into(), reason: None };
+        let credit = Credit {
+            kind: GrantKind::Bonus,
+            tokens: 5,
+            idempotency_key: "k".into(),
+            reason: None,
+            payment: None,
+            transaction: None,
+        };
         assert!(matches!(db.store.credit(user, &credit).await.unwrap(), CreditOutcome::Granted { .. }));
     }
     let epoch = db.open(P0).await;

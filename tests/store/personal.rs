@@ -43,7 +43,14 @@ async fn somebody(db: &Database) -> (UserId, u64) {
     };
     let Creation::Created(user) = db.store.create_user(&new).await.unwrap() else { panic!() };
     let reason = Some(CANARIES[2].into());
-    let credit = Credit { kind: GrantKind::Bonus, tokens: 50, idempotency_key: "k".into(), reason };
+    let credit = Credit {
+        kind: GrantKind::Bonus,
+        tokens: 50,
+        idempotency_key: "k".into(),
+        reason,
+        payment: None,
+        transaction: None,
+    };
     assert!(matches!(db.store.credit(user.id, &credit).await.unwrap(), CreditOutcome::Granted { .. }));
     let epoch = db.open(P0).await;
     let mut one = entry(user.id, "a", Kind::Debit, 5, 1);
@@ -106,7 +113,14 @@ async fn a_deleted_person_is_gone_and_the_ledger_and_the_audit_log_stay_whole() 
     assert_eq!(db.store.set_status(user, UserStatus::Active).await.unwrap(), None);
     let change = ProfileChange { locale: Some(Some("en".into())), ..ProfileChange::default() };
     assert_eq!(db.store.update_user(user, &Expected::Any, &change).await.unwrap(), Update::UserNotFound);
-    let credit = Credit { kind: GrantKind::Bonus, tokens: 1, idempotency_key: "new".into(), reason: None };
+    let credit = Credit {
+        kind: GrantKind::Bonus,
+        tokens: 1,
+        idempotency_key: "new".into(),
+        reason: None,
+        payment: None,
+        transaction: None,
+    };
     assert_eq!(db.store.credit(user, &credit).await.unwrap(), CreditOutcome::UserNotFound);
     assert!(db.store.budget_state(user).await.unwrap().unwrap().suspended);
     let mut late = entry(user, "late", Kind::Settle, 5, 3);

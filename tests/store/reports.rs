@@ -64,7 +64,14 @@ async fn a_month_is_told_with_all_its_figures() {
     let db = database().await;
     let user = db.user_of("2026-09-10T00:00Z", "2026-08").await;
     let epoch = db.open(P0).await;
-    let credit = |key: &str, tokens, kind| Credit { kind, tokens, idempotency_key: key.into(), reason: None };
+    let credit = |key: &str, tokens, kind| Credit {
+        kind,
+        tokens,
+        idempotency_key: key.into(),
+        reason: None,
+        payment: None,
+        transaction: None,
+    };
     db.store.credit(user, &credit("a", 1_000, GrantKind::Purchase)).await.unwrap();
     db.store.credit(user, &credit("b", 50, GrantKind::Bonus)).await.unwrap();
     db.sql("UPDATE grants SET created_at = '2026-09-11T00:00Z' WHERE user_id = $1", user).await;

@@ -113,11 +113,9 @@ operations! {
         AmountOutOfRange InvalidKind InvalidReason InvalidPayment PaymentUsed;
     "adjust": CALLER RATE USER BODY STORE,
         MissingIdempotencyKey InvalidIdempotencyKey IdempotencyMismatch MissingField InvalidAmount AmountOutOfRange
-        InvalidKind InvalidReason;
-    "listCredits": CALLER RATE USER QUERY STORE;
-    "showHealth": CALLER RATE USER QUERY STORE;
         InvalidDirection InvalidReason InvalidTransactionId TransactionNotFound AdjustmentTooLarge;
     "listCredits" "listAlerts" "showAlertConfig" "listRenewals" "showAutoRenewal": CALLER RATE USER QUERY STORE;
+    "showHealth": CALLER RATE USER QUERY STORE;
     "setAlertConfig": CALLER RATE USER BODY STORE,
         MissingField InvalidAlertThreshold InvalidEntityTag PreconditionFailed PreconditionRequired;
     "setAutoRenewal": CALLER RATE USER BODY STORE,

@@ -152,9 +152,6 @@ schemas! {
     /// What has become of a renewal; all but `pending` are final.
     RenewalState = one_of(store::RenewalState::ALL.map(store::RenewalState::as_str));
 
-    /// A calendar month.
-    Month = string("2026-01").pattern(Some("^[0-9]{4}-[0-9]{2}$"));
-
     /// `true` or `false`.
     Flagged = ObjectBuilder::new().schema_type(Type::Boolean).examples([json!(true)]);
 
