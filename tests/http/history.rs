@@ -13,7 +13,7 @@ use crate::support::{
 
 /// Debits, and waits until the ledger has it.
 async fn debit(service: &Service, user: UserId, body: Value) {
-    service.post(&format!("/v1/users/{user}/debits"), &body).await.is(200);
+    service.post(&format!("/v1/users/{user}/debits"), &body).await.is(201);
     settle_down(&service.world).await;
 }
 
