@@ -92,7 +92,7 @@ impl Display for Number {
         // The sign that is as wide as a digit.
         let mut grouped = String::from(if self.0 < 0 { "−" } else { "" });
         for (place, digit) in digits.chars().enumerate() {
-            if place > 0 && (digits.len() - place) % 3 == 0 {
+            if place > 0 && (digits.len() - place).is_multiple_of(3) {
                 grouped.push(match self.1 {
                     Language::English => ',',
                     Language::Portuguese => '.',

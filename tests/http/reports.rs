@@ -21,7 +21,7 @@ async fn months(service: &Service) -> (String, String) {
 
 async fn debit(service: &Service, user: UserId, id: &str, tokens: u64, model: &str) {
     let body = json!({"id": id, "tokens": tokens, "model": model});
-    service.post(&format!("/v1/users/{user}/debits"), &body).await.is(200);
+    service.post(&format!("/v1/users/{user}/debits"), &body).await.is(201);
     settle_down(&service.world).await;
 }
 

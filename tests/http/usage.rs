@@ -57,7 +57,7 @@ async fn days_are_those_of_the_users_zone() {
     let user = service.user(10_000).await;
     for n in 0..10 {
         let body = json!({"id": format!("d{n}"), "tokens": 100});
-        service.post(&format!("/v1/users/{user}/debits"), &body).await.is(200);
+        service.post(&format!("/v1/users/{user}/debits"), &body).await.is(201);
     }
     settle_down(&service.world).await;
     // One a day, at half past midnight in Nepal, which is 18:45 in UTC: ten days ago to yesterday.
