@@ -5,21 +5,24 @@
 //! flusher, and the API. Stop: the listener first, and requests that are running are answered; then the flusher empties
 //! the outbox; then the ledger's tasks end.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
     sync::oneshot,
     task::JoinHandle,
-    time::{interval, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
+    accounts::{Accounts, anomalies::Watch, checkpoints::Checkpoints, renewals::Renewer, reports::Reporter},
     config::{Config, ConfigError},
-    flusher::Flusher,
+    crypto::{Keyring, KeyringError},
+    flusher::{Flusher, TopUsers},
     http::{
-        self, Api,
+        self, Api, MetricsPage,
         front::Front,
         jwt::Verifier,
         server::{self, Drained},
@@ -27,6 +30,11 @@ use crate::{
     },
     ledger::{CallError, Ledger},
     metrics::{self, Exporter},
+    notify::{
+        Live, Notifier,
+        email::{MailerError, Post},
+        webhook::Sender,
+    },
     quota::Partitions,
     store::{Store, StoreError},
 };
@@ -36,6 +44,9 @@ const POSTGRES_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often histograms are tidied and gauges set.
 const UPKEEP: Duration = Duration::from_secs(2);
+
+/// How often Postgres is asked what waits for somebody.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where a running service can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +61,18 @@ pub enum AppError {
     Config(#[from] ConfigError),
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    #[error("keys: {0}")]
+    Keys(#[from] KeyringError),
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("redis: {0}")]
     Redis(#[from] CallError),
+    #[error("e-mail: {0}")]
+    Email(#[from] MailerError),
+    #[error("webhooks: {0}")]
+    Webhooks(#[from] reqwest::Error),
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
@@ -64,7 +81,7 @@ pub enum AppError {
 /// it is ready a moment later, as `/readyz` says.
 ///
 /// # Errors
-/// When it cannot listen, a certificate cannot be used, or Postgres has a schema this version does not know.
+/// When it cannot listen, a key or a certificate cannot be used, or Postgres has a schema this version does not know.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
@@ -72,7 +89,7 @@ pub async fn run(
 ) -> Result<(), AppError> {
     config.check()?;
     let tls = Tls::of(&config.http)?;
-    let store = Store::lazy(&config.postgres)?;
+    let store = Store::lazy(&config.postgres, &Keyring::of(&config.keys)?)?;
     let exporter = Exporter::start()?;
     let listener = listen(config.http.listen).await?;
     let metrics_listener = listen(config.http.metrics_listen).await?;
@@ -80,11 +97,13 @@ pub async fn run(
         http: address(&listener, config.http.listen)?,
         metrics: address(&metrics_listener, config.http.metrics_listen)?,
     };
-    let mut doors = Doors::open(&config, listener, metrics_listener, tls, &exporter);
+    let top_users = Arc::new(TopUsers::new(&config.metrics));
+    let pages = pages(&exporter, &top_users);
+    let mut doors = Doors::open(&config, listener, metrics_listener, tls, pages);
     tracing::info!(http = %addresses.http, metrics = %addresses.metrics, "listening");
     // Nobody may be waiting to hear it.
     let _ = started.send(addresses);
-    let served = serve(&config, &store, exporter, &mut doors, shutdown).await;
+    let served = serve(&config, &store, (exporter, top_users), &mut doors, shutdown).await;
     doors.close().await;
     store.close().await;
     served
@@ -94,7 +113,7 @@ pub async fn run(
 async fn serve(
     config: &Config,
     store: &Store,
-    exporter: Exporter,
+    (exporter, top_users): (Exporter, Arc<TopUsers>),
     doors: &mut Doors,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AppError> {
@@ -105,12 +124,39 @@ async fn serve(
     };
     let (ledger, background) = Ledger::new(config, store.clone(), partitions)?;
     let running = background.start();
-    let flusher =
-        Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone()).start();
+    let flusher = Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone());
+    let renewer = Renewer::new(Accounts::new(store.clone(), ledger.clone()), flusher.renewals());
+    doors.tasks.spawn(renewer.run(doors.stop.clone()));
+    let flusher = flusher.counting(top_users).start();
+    metrics::outbox_limits(config.ledger.outbox_soft_limit, config.ledger.outbox_hard_limit);
+    metrics::lane_capacity(config.ledger.settle_queue, config.ledger.reserve_queue);
+    let watch = Watch::new(store.clone(), &config.usage);
+    doors.tasks.spawn(watch.run(doors.stop.clone()));
+    let reporter = Reporter::new(store.clone(), &ledger, partitions, &config.usage);
+    doors.tasks.spawn(reporter.run(doors.stop.clone()));
+    let sender = Sender::new(&config.notify)?;
+    let mut notifier = Notifier::new(store.clone(), sender, config.notify.clone());
+    if let Some(post) = Post::new(store.clone(), &config.email, config.http.top_up_url.clone())? {
+        notifier = notifier.with_email(post, config.email.clone());
+    }
+    let notifier = notifier.start();
     let verifier = Verifier::new(&config.auth);
     doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
-    let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), verifier);
-    doors.tasks.spawn(upkeep(exporter, ledger, api.clone(), doors.stop.clone()));
+    let live = Live::new(store.clone(), ledger.clone(), config.live.clone(), doors.stop_api.clone());
+    doors.tasks.spawn(live.clone().run(doors.stop.clone()));
+    let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), &config.notify, live, verifier);
+    doors.tasks.spawn(upkeep(exporter, ledger, store.clone(), api.clone(), doors.stop.clone()));
+    doors.tasks.spawn(look_at_postgres(store.clone(), doors.stop.clone()));
+    let (eraser, stop) = (api.clone(), doors.stop.clone());
+    doors.tasks.spawn(async move { eraser.accounts.keep_erasing(stop).await });
+    let (refusals, refusals_store, stop) = (api.clone(), store.clone(), doors.stop.clone());
+    doors.tasks.spawn(async move { refusals.refusals.keep(&refusals_store, stop).await });
+    if let Some(folder) = &config.audit.checkpoint_dir {
+        let name = Uuid::now_v7().simple().to_string();
+        let checkpoints = Checkpoints::new(store.clone(), Keyring::of(&config.keys)?, folder, name);
+        let period = Duration::from_secs(config.audit.checkpoint_interval_seconds.max(1));
+        doors.tasks.spawn(checkpoints.run(period, doors.stop.clone()));
+    }
     let (limits, stop) = (api.clone(), doors.stop.clone());
     doors.tasks.spawn(async move { limits.limits.upkeep(stop).await });
     doors.front.open(http::router(api));
@@ -118,6 +164,7 @@ async fn serve(
     shutdown.await;
     tracing::info!("draining");
     let drained = doors.drain().await;
+    notifier.stop().await;
     flusher.stop().await;
     running.stop().await;
     tracing::info!(?drained, "stopped");
@@ -139,13 +186,12 @@ impl Doors {
         listener: TcpListener,
         metrics_listener: TcpListener,
         tls: Option<Tls>,
-        exporter: &Exporter,
+        pages: [(&'static str, MetricsPage); 2],
     ) -> Self {
         let (stop_api, stop) = (CancellationToken::new(), CancellationToken::new());
         let (tasks, front) = (TaskTracker::new(), Front::waiting());
         let limits = server::Limits::of(&config.http);
-        let exporter = exporter.clone();
-        let metrics_router = http::metrics_router(move || exporter.render());
+        let metrics_router = http::metrics_router(pages);
         tasks.spawn(server::serve(metrics_listener, metrics_router.into(), limits, None, stop.clone()));
         if let Some(tls) = tls.clone() {
             tasks.spawn(tls.renew(stop.clone()));
@@ -198,12 +244,34 @@ async fn wait_for_postgres(store: &Store, config: &Config) -> Result<Partitions,
     }
 }
 
-async fn upkeep(exporter: Exporter, ledger: Ledger, api: Api, stop: CancellationToken) {
+/// What the metrics listener serves.
+fn pages(exporter: &Exporter, top_users: &Arc<TopUsers>) -> [(&'static str, MetricsPage); 2] {
+    let (exporter, top_users) = (exporter.clone(), Arc::clone(top_users));
+    [
+        ("/metrics", Arc::new(move || exporter.render())),
+        ("/metrics/users", Arc::new(move || top_users.render())),
+    ]
+}
+
+/// What only Postgres knows; while it is away the last answer stands.
+async fn look_at_postgres(store: Store, stop: CancellationToken) {
+    let mut ticks = interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match store.dead_letter_count().await {
+            Ok(unresolved) => metrics::dead_letters(unresolved),
+            Err(error) => tracing::debug!(%error, "dead letters cannot be counted"),
+        }
+    }
+}
+
+async fn upkeep(exporter: Exporter, ledger: Ledger, store: Store, api: Api, stop: CancellationToken) {
     let mut ticks = interval(UPKEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         exporter.upkeep();
-        metrics::partitions_open(ledger.open_partitions());
-        metrics::witnessed(ledger.witnessed());
+        ledger.publish_gauges();
+        let pool = store.pool_state();
+        metrics::postgres_pool(pool.in_use, pool.idle, pool.limit, pool.waiting);
         metrics::calls_in_flight(api.limits.in_flight.running());
     }
 }

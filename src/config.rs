@@ -2,10 +2,18 @@
 //!
 //! Every key stands with its default and its unit in `config.example.toml`; a test keeps the two in step.
 
+mod audit;
+mod email;
+mod http;
 mod issuers;
+mod keys;
+mod live;
+mod metrics;
+mod notify;
+mod secret;
+mod usage;
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,10 +22,18 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use audit::AuditConfig;
+pub use email::{EmailConfig, MailTls};
+pub use http::HttpConfig;
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
+pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
+pub use live::LiveConfig;
+pub use metrics::MetricsConfig;
+pub use notify::NotifyConfig;
+pub use secret::Secret;
+pub use usage::UsageConfig;
 
 /// Everything the service can be told.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -25,58 +41,18 @@ pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub struct Config {
     pub http: HttpConfig,
     pub auth: AuthConfig,
+    pub keys: KeysConfig,
     pub redis: RedisConfig,
     pub postgres: PostgresConfig,
     pub ledger: LedgerConfig,
     pub flusher: FlusherConfig,
+    pub audit: AuditConfig,
+    pub usage: UsageConfig,
+    pub notify: NotifyConfig,
+    pub email: EmailConfig,
+    pub live: LiveConfig,
+    pub metrics: MetricsConfig,
     pub log: LogConfig,
-}
-
-/// The listeners and the bounds of a request.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HttpConfig {
-    pub listen: SocketAddr,
-    /// `/metrics` has its own port, never exposed to users.
-    pub metrics_listen: SocketAddr,
-    /// Every answer comes within this.
-    pub request_deadline_ms: u64,
-    pub max_body_bytes: usize,
-    /// Of a request's head.
-    pub max_header_bytes: usize,
-    /// From the first byte of a head, or from the accept, to its end; a TLS handshake has as long.
-    pub header_timeout_ms: u64,
-    pub body_timeout_ms: u64,
-    /// How long a connection without a request stays.
-    pub idle_timeout_ms: u64,
-    /// How long a peer may take nothing of an answer.
-    pub write_timeout_ms: u64,
-    /// How long a shutdown waits for running requests.
-    pub drain_timeout_ms: u64,
-    /// Connections at once; more wait in the backlog of the kernel.
-    pub max_connections: usize,
-    /// Connections of one network at once; more are closed. 0: no limit.
-    pub max_connections_per_network: usize,
-    /// Calls at once; a quarter is for settles, debits and releases alone.
-    pub max_in_flight: usize,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Failed authentications a network may make before it has to wait. 0: no limit.
-    pub auth_failures_per_minute: u32,
-    /// Calls per second of one caller, by its role, and how many at once. 0: no limit.
-    pub gateway_calls_per_second: u32,
-    pub gateway_burst: u32,
-    pub admin_calls_per_second: u32,
-    pub admin_burst: u32,
-    pub user_calls_per_second: u32,
-    pub user_burst: u32,
-    /// TLS is on when both are set.
-    pub tls_cert_file: Option<PathBuf>,
-    pub tls_key_file: Option<PathBuf>,
-    /// How often the two files are looked at.
-    pub tls_reload_interval_ms: u64,
-    /// Where a user can buy tokens; named in refusals for want of tokens.
-    pub top_up_url: Option<String>,
 }
 
 /// Who may call.
@@ -114,6 +90,10 @@ pub struct RedisConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresConfig {
     pub url: Secret,
+    /// Login that owns the tables, for migrations; `url` when empty.
+    pub owner_url: Secret,
+    /// What a session acts as; empty for its login itself.
+    pub role: String,
     /// Who may sign the server's certificate. With it, a connection is always encrypted and the server checked.
     pub ca_file: Option<PathBuf>,
     pub max_connections: u32,
@@ -170,38 +150,6 @@ pub struct LogConfig {
     pub filter: String,
 }
 
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
-            request_deadline_ms: 2_000,
-            max_body_bytes: 65_536,
-            max_header_bytes: 16_384,
-            header_timeout_ms: 5_000,
-            body_timeout_ms: 5_000,
-            idle_timeout_ms: 75_000,
-            write_timeout_ms: 10_000,
-            drain_timeout_ms: 10_000,
-            max_connections: 16_384,
-            max_connections_per_network: 0,
-            max_in_flight: 8_192,
-            trusted_proxies: Vec::new(),
-            auth_failures_per_minute: 600,
-            gateway_calls_per_second: 0,
-            gateway_burst: 0,
-            admin_calls_per_second: 500,
-            admin_burst: 1_000,
-            user_calls_per_second: 50,
-            user_burst: 100,
-            tls_cert_file: None,
-            tls_key_file: None,
-            tls_reload_interval_ms: 10_000,
-            top_up_url: None,
-        }
-    }
-}
-
 impl Default for AuthConfig {
     fn default() -> Self {
         Self {
@@ -232,6 +180,8 @@ impl Default for PostgresConfig {
     fn default() -> Self {
         Self {
             url: Secret::new("postgres://cota@127.0.0.1:5432/cota"),
+            owner_url: Secret::default(),
+            role: "cota_api".into(),
             ca_file: None,
             max_connections: 16,
             acquire_timeout_ms: 500,
@@ -329,6 +279,7 @@ impl Config {
                 "ledger.witness_capacity must be at least ledger.outbox_hard_limit",
             ),
             ((1..=10_000).contains(&self.flusher.batch_rows), "flusher.batch_rows must be 1 to 10000"),
+            (self.metrics.top_users <= 10_000, "metrics.top_users must be at most 10000"),
             (self.http.request_deadline_ms >= 100, "http.request_deadline_ms must be at least 100"),
             (self.http.max_header_bytes >= 8_192, "http.max_header_bytes must be at least 8192"),
             (self.http.max_connections >= 1, "http.max_connections must be at least 1"),
@@ -341,10 +292,19 @@ impl Config {
                 self.redis.client_cert_file.is_some() == self.redis.client_key_file.is_some(),
                 "redis.client_cert_file and redis.client_key_file go together",
             ),
+            (
+                self.usage.has_intervals(),
+                "usage.anomaly_interval_ms and usage.report_interval_ms must be at least 10",
+            ),
             (self.postgres.max_connections >= 4, "postgres.max_connections must be at least 4"),
         ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(ConfigError::Invalid(rule)),
+        let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule);
+        match broken
+            .or_else(|| self.notify.broken_rule())
+            .or_else(|| self.email.broken_rule())
+            .or_else(|| self.live.broken_rule())
+        {
+            Some(rule) => Err(ConfigError::Invalid(rule)),
             None => auth.check_issuers(),
         }
     }
@@ -353,28 +313,6 @@ impl Config {
 /// Milliseconds of the configuration as a duration.
 pub fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-/// A value that never shows in logs or debug output.
-#[derive(Clone, Default, Deserialize, Serialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The value itself; for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
-    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@
 //! - [`ledger`]: the Redis protocol: scripts, lanes, gates, witnesses, recovery. Only here are Redis commands.
 //! - [`flusher`]: outbox → Postgres.
 //! - [`accounts`]: use cases on users and grants.
+//! - [`notify`]: webhooks and e-mail.
 //! - [`http`]: router, authentication, problems, one file per resource.
 //! - [`app`]: what starts in which order, and drains in which.
 //! - [`devstack`]: private Redis and Postgres servers, for `cota dev` and the tests.
@@ -26,6 +27,7 @@ pub mod flusher;
 pub mod http;
 pub mod ledger;
 pub mod metrics;
+pub mod notify;
 pub mod quota;
 pub mod store;
 pub mod telemetry;

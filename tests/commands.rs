@@ -12,7 +12,9 @@ use std::{
 
 use cota::{
     config::{AuthConfig, Config, Secret},
+    crypto::Keyring,
     http::jwt::{Role, Verifier},
+    store::{Creation, NewUser, Store},
 };
 use serde_json::Value;
 use support::{
@@ -178,6 +180,7 @@ async fn migrate_brings_an_empty_database_up_to_date_and_repeats() {
         command
             .arg("migrate")
             .env("COTA_POSTGRES__URL", database.url())
+            .envs(support::servers::keys_environment(&support::keys()))
             .env("COTA_AUTH__HS256_SECRET", SECRET);
         command.output().unwrap()
     };
@@ -195,11 +198,75 @@ fn migrate_without_postgres_says_so_and_fails() {
     let output = cota()
         .arg("migrate")
         .env("COTA_POSTGRES__URL", "postgres://cota:hush@127.0.0.1:1/cota")
+        .envs(support::servers::keys_environment(&support::keys()))
         .env("COTA_AUTH__HS256_SECRET", SECRET)
         .output()
         .unwrap();
     let said = text(&output);
     assert!(!output.status.success() && said.contains("Postgres") && !said.contains("hush"), "{said}");
+}
+
+#[test]
+fn keys_are_made_and_taken_and_without_them_nothing_touches_the_database() {
+    let folder = TempFolder::new();
+    let file = folder.join("cota.toml");
+    let generate = |arguments: &[&str]| {
+        let output = cota().args(["keys", "generate"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let run = |command: &str| {
+        let mut cota = cota();
+        cota.arg(command).arg("--config").arg(&file).env("COTA_AUTH__HS256_SECRET", SECRET);
+        cota.env("COTA_POSTGRES__URL", "postgres://cota@127.0.0.1:1/cota").output().unwrap()
+    };
+    let made = generate(&["--id", "one"]) + &generate(&["--id", "two", "--add"]);
+    fs::write(&file, &made).unwrap();
+    let shown = run("check-config");
+    assert!(shown.status.success() && text(&shown).contains("two"), "{}", text(&shown));
+    for line in made.lines().filter(|line| line.contains("key = ")) {
+        assert!(!text(&shown).contains(line.split('"').nth(1).unwrap()), "a key is shown");
+    }
+    fs::write(&file, made.replace("active = \"one\"", "active = \"three\"")).unwrap();
+    for command in ["check-config", "migrate", "serve"] {
+        let refused = run(command);
+        assert!(!refused.status.success() && text(&refused).contains("three"), "{}", text(&refused));
+    }
+    fs::write(&file, "").unwrap();
+    for command in ["migrate", "serve"] {
+        let refused = run(command);
+        assert!(
+            !refused.status.success() && text(&refused).contains("cota keys generate"),
+            "{}",
+            text(&refused)
+        );
+    }
+}
+
+#[tokio::test]
+async fn keys_rotate_moves_what_is_sealed_and_status_says_when_a_key_has_nothing_left() {
+    let database = support::database().await;
+    let store = Store::connect(&database.config(), &support::keyring()).await.unwrap();
+    for n in 0..5 {
+        let new = NewUser { email: format!("u{n}@b.co"), ..NewUser::default() };
+        assert!(matches!(store.create_user(&new).await.unwrap(), Creation::Created(_)));
+    }
+    let mut keys = support::keys();
+    keys.ring.extend(Keyring::generate("newer").unwrap().ring);
+    keys.active = "newer".into();
+    let run = |arguments: &[&str]| {
+        let mut command = cota();
+        command.arg("keys").args(arguments).envs(support::servers::keys_environment(&keys));
+        command.env("COTA_POSTGRES__URL", database.url()).env("COTA_AUTH__HS256_SECRET", SECRET);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    assert!(run(&["status"]).contains("user_accounts.email_sealed: 5 by \"test\""));
+    let said = run(&["rotate", "--batch", "2", "--pause-ms", "1"]);
+    assert!(said.contains("user_accounts.email_sealed: 5 values sealed with the key \"newer\""), "{said}");
+    let said = run(&["status"]);
+    assert!(said.contains("5 by \"newer\"") && !said.contains("\"test\""), "{said}");
 }
 
 #[test]

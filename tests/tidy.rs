@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cota::{http::code::Code, metrics};
+use cota::http::code::Code;
+
+#[path = "tidy/watch.rs"]
+mod watch;
 
 /// Imports go from right to left only: a module may use those on lower ranks, and itself. Modules on one rank do not
 /// know each other.
@@ -21,8 +24,8 @@ const RANKS: [&[&str]; 8] = [
     &["main"],
 ];
 
-/// What leaves may use of other leaves: logging reads its part of the configuration.
-const LEAF_USES: [(&str, &str); 1] = [("telemetry", "config")];
+/// What leaves may use of other leaves: logging and the keyring read their part of the configuration.
+const LEAF_USES: [(&str, &str); 2] = [("telemetry", "config"), ("crypto", "config")];
 
 const MAX_LINES: usize = 400;
 
@@ -189,38 +192,6 @@ fn scripts_build_no_key_and_trim_no_stream_and_hide_no_failed_write() {
             let forbidden = ["cjson", "redis.pcall", "pcall(redis", "'{' ..", "'XTRIM'", "MAXLEN", "MINID"];
             let found = forbidden.iter().find(|word| line.contains(**word));
             assert!(found.is_none(), "{path}: {found:?} in {line}");
-        }
-    }
-}
-
-/// Rows of a table in a document: the first cell, in backquotes, and the whole line.
-fn rows(document: &str) -> BTreeMap<String, String> {
-    let first_cell = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
-    document.lines().filter_map(|line| Some((first_cell(line)?, line.to_owned()))).collect()
-}
-
-#[test]
-fn every_metric_is_documented_as_it_is() {
-    let document = read("docs/METRICS.md");
-    let rows = rows(&document);
-    for metric in metrics::ALL {
-        let row = rows.get(metric.name).unwrap_or_else(|| panic!("docs/METRICS.md lacks {}", metric.name));
-        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let kind = format!("{:?}", metric.kind).to_lowercase();
-        let expected = format!("| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), metric.help);
-        assert_eq!(
-            row.split_whitespace().collect::<Vec<_>>(),
-            expected.split_whitespace().collect::<Vec<_>>()
-        );
-    }
-    assert_eq!(rows.len(), metrics::ALL.len(), "docs/METRICS.md names a metric that is gone");
-}
-
-#[test]
-fn metrics_are_named_in_one_place() {
-    for (path, text) in files("src", "rs").into_iter().filter(|(path, _)| path != "src/metrics.rs") {
-        for kind in ["counter!(", "gauge!(", "histogram!("] {
-            assert!(!text.contains(&format!("metrics::{kind}")), "{path}: record through crate::metrics");
         }
     }
 }

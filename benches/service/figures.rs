@@ -16,7 +16,7 @@ pub enum Target {
 }
 
 /// Every figure that is known, with its target.
-const FIGURES: [(&str, Target); 16] = [
+const FIGURES: [(&str, Target); 20] = [
     ("reserve_vs_noop", Target::AtLeast(0.40)),
     ("reserve_vs_noop_128", Target::AtLeast(0.45)),
     ("settle_vs_noop", Target::None),
@@ -30,6 +30,10 @@ const FIGURES: [(&str, Target); 16] = [
     ("flusher_vs_copy", Target::AtLeast(0.3)),
     ("flusher_rows_per_s", Target::None),
     ("lag_at_full_speed_seconds", Target::AtMost(2.0)),
+    ("history_page_ms", Target::AtMost(50.0)),
+    ("user_metrics_ms", Target::AtMost(50.0)),
+    ("month_report_ms", Target::AtMost(50.0)),
+    ("consolidated_report_ms", Target::AtMost(500.0)),
     ("bytes_per_reservation", Target::AtMost(350.0)),
     ("bytes_per_account", Target::AtMost(400.0)),
     ("bytes_per_further_line", Target::AtMost(40.0)),

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use cota::{
     config::{Config, Secret},
+    crypto::Keyring,
     devstack::{PostgresOptions, PostgresServer, RedisOptions, RedisServer},
     flusher::Flusher,
     ledger::{Ledger, Running},
@@ -61,7 +62,7 @@ impl World {
         let mut config = Config::default();
         config.redis.url = Secret::new(redis.url());
         config.postgres.url = Secret::new(&url);
-        let store = Store::connect(&config.postgres).await?;
+        let store = Store::lazy(&config.postgres, &Keyring::of(&Keyring::generate("bench")?)?)?;
         store.migrate().await?;
         let partitions = Partitions::new(config.ledger.partitions).ok_or("no partitions")?;
         let partitions = store.ensure_partitions(partitions).await?;

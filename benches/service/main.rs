@@ -3,7 +3,7 @@
 //! Machines are noisy, so nothing is compared across runs: whatever is divided by each other is measured in turns,
 //! round by round, and every figure is the median of its rounds. `docs/BENCHMARKS.md` explains each of them.
 //!
-//! Arguments: the names of groups to measure (`reserve`, `batch`, `latency`, `flusher`); none means all.
+//! Arguments: the names of groups to measure (`reserve`, `batch`, `latency`, `flusher`, `usage`); none means all.
 
 mod accounts;
 mod figures;
@@ -12,6 +12,7 @@ mod latency;
 mod noop;
 mod stack;
 mod throughput;
+mod usage;
 mod wrk;
 
 use figures::Figures;
@@ -36,6 +37,9 @@ fn main() -> Result<(), AnyError> {
         }
         if wanted("flusher") {
             flusher::measure(&mut figures).await?;
+        }
+        if wanted("usage") {
+            usage::measure(&mut figures).await?;
         }
         figures.close()
     })

@@ -20,6 +20,7 @@ pub struct Facts {
     pub redis_url: String,
     pub postgres_url: String,
     pub gateway_jwt: String,
+    pub admin_jwt: String,
 }
 
 /// A running service; [`Stack::stop`] ends it, and dropping it kills it.

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
 # Bounds that count bytes of UTF-8; the schema counts characters.
-BYTES = {"model": 100, "request_id": 255, "external_id": 255, "reason": 1000}
+BYTES = {
+    "model": 100,
+    "request_id": 255,
+    "external_id": 255,
+    "reason": 1000,
+    "payment_method": 100,
+    "provider": 100,
+    "provider_reference": 255,
+}
+SHARES = ("alert_threshold", "warning", "critical", "threshold")
 METADATA_BYTES = 1024
 MOST_TOKENS = 10**12
 
@@ -42,9 +51,15 @@ def make_valid(body: dict) -> None:
     # As it is sent: with escapes.
     if len(json.dumps(body.get("metadata", {}))) > METADATA_BYTES:
         body["metadata"] = {}
-    if "alert_threshold" in body:
+    for name in SHARES:
         # Four decimals, and no exponent.
-        body["alert_threshold"] = round(body["alert_threshold"], 4)
+        if name in body:
+            body[name] = round(body[name], 4)
+    if "warning" in body:
+        body["warning"] = min(body["warning"], body["critical"])
+    if body.get("direction") == "down":
+        # No more than was granted.
+        body["tokens"] = 1
 
 
 def whole(value):

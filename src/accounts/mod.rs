@@ -1,6 +1,14 @@
-//! Use cases on users and grants: check, tell Postgres, then let Redis know.
+//! Use cases on users, grants and alerts: check, tell Postgres, then let Redis know.
 
+pub mod alerts;
+pub mod anomalies;
+pub mod audit;
+pub mod checkpoints;
 pub mod credits;
+pub mod erasure;
+pub mod renewals;
+pub mod reports;
+pub mod usage;
 pub mod users;
 
 use std::time::Duration;

@@ -1,11 +1,15 @@
 //! Creating, finding, suspending and resuming users.
 
+use futures_util::Stream;
 use jiff::tz::TimeZone;
 
 use super::{Accounts, MAX_NAME_LENGTH, is_text};
 use crate::{
     quota::{AlertThreshold, UserId},
-    store::{Creation, Expected, NewUser, ProfileChange, StoreError, Update, User, UserFilter, UserStatus},
+    store::{
+        AccountHealth, Creation, Expected, NewUser, ProfileChange, StoreError, Update, User, UserFilter,
+        UserStatus,
+    },
 };
 
 /// Longest e-mail address, in bytes (RFC 5321).
@@ -106,6 +110,11 @@ impl Accounts {
         self.store.user(id).await?.ok_or(UserError::NotFound)
     }
 
+    /// How an account is doing, as far as Postgres knows.
+    pub async fn health(&self, id: UserId) -> Result<AccountHealth, UserError> {
+        self.store.account_health(id).await?.ok_or(UserError::NotFound)
+    }
+
     /// Users by id, after `after`, at most `limit`.
     pub async fn users(
         &self,
@@ -114,6 +123,14 @@ impl Accounts {
         filter: UserFilter<'_>,
     ) -> Result<Vec<User>, StoreError> {
         self.store.users(after, limit, filter).await
+    }
+
+    /// Everything that the tables of users hold of one; see [`Store::export`](crate::store::Store::export).
+    pub async fn export(
+        &self,
+        id: UserId,
+    ) -> Result<impl Stream<Item = Result<String, StoreError>> + Send + use<>, StoreError> {
+        self.store.export(id).await
     }
 
     /// Changes what describes a user, if its version is still one the caller expects.

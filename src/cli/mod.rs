@@ -2,9 +2,11 @@
 //!
 //! Answers for programs and people go to standard output; progress, logs and errors to standard error.
 
+mod audit;
 mod check_config;
 mod dev;
 mod jwt;
+mod keys;
 mod migrate;
 mod serve;
 mod shutdown;
@@ -17,8 +19,10 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
+    accounts::checkpoints::CheckpointError,
     app::AppError,
     config::{Config, ConfigError},
+    crypto::KeyringError,
     devstack::DevstackError,
     http::jwt::{KeyFileError, MintError},
     store::StoreError,
@@ -43,6 +47,12 @@ enum Command {
     Dev(Box<dev::DevOptions>),
     /// Bring the database schema up to date.
     Migrate,
+    /// Check the audit log, or write a checkpoint of it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Make and rotate the keys that seal what is secret in the database.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Make a JWT that this configuration takes.
     Jwt(jwt::JwtOptions),
     /// Read and check the configuration, and show it with its secrets hidden.
@@ -56,6 +66,8 @@ enum CliError {
     Config(#[from] ConfigError),
     #[error("{0}")]
     Logging(String),
+    #[error("keys: {0}")]
+    Keys(#[from] KeyringError),
     #[error(transparent)]
     App(#[from] AppError),
     #[error(transparent)]
@@ -68,6 +80,14 @@ enum CliError {
     KeyFile { path: PathBuf, error: KeyFileError },
     #[error("{what}: {source}")]
     Io { what: String, source: std::io::Error },
+    #[error("these accounts have an address that another one has too; change one of each pair: {0}")]
+    EmailsTaken(String),
+    #[error("{0} things are not as they were written")]
+    Unsound(u64),
+    #[error("checkpoints: {0}")]
+    Checkpoints(#[from] CheckpointError),
+    #[error("{0} values cannot be opened: {1}")]
+    Unopened(usize, String),
     #[error("{0}")]
     Usage(&'static str),
     #[error("`cota dev` runs in {folder} already{details}")]
@@ -109,6 +129,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve => serve::run(Config::load(file)?).await,
         Command::Dev(options) => dev::run(&options, Config::read(file)?).await,
         Command::Migrate => migrate::run(&Config::load(file)?).await,
+        Command::Audit(command) => audit::run(&command, &Config::load(file)?).await,
+        Command::Keys(command) => keys::run(&command, || Ok(Config::load(file)?)).await,
         Command::Jwt(options) => jwt::run(&options, &Config::load(file)?),
         Command::CheckConfig => check_config::run(&Config::load(file)?),
     }

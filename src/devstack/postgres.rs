@@ -36,11 +36,21 @@ pub struct PostgresOptions {
     /// an entry leaves the outbox once its commit was confirmed, so a commit that can be lost is a loss.
     pub fast: bool,
     pub max_connections: u32,
+    /// More arguments for `postgres`, such as `-c`, `work_mem=8MB`; what they set goes first.
+    pub extra_args: Vec<String>,
 }
 
 impl PostgresOptions {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), port: None, bin_dir: None, password: None, fast: false, max_connections: 100 }
+        Self {
+            dir: dir.into(),
+            port: None,
+            bin_dir: None,
+            password: None,
+            fast: false,
+            max_connections: 100,
+            extra_args: Vec::new(),
+        }
     }
 }
 
@@ -99,6 +109,7 @@ impl PostgresServer {
                 set(format!("{name}=off"));
             }
         }
+        command.args(&self.options.extra_args);
         let process =
             Process::spawn("postgres", command, &self.options.dir.join("postgres.log"), Signal::QUIT)?;
         let pid = process.pid().to_string();
@@ -109,9 +120,14 @@ impl PostgresServer {
 
     /// The URL of one of its databases.
     pub fn url(&self, database: &str) -> String {
+        self.url_of(ROLE, database)
+    }
+
+    /// As [`Self::url`], for a login that [`Self::create_login`] made.
+    pub fn url_of(&self, login: &str, database: &str) -> String {
         let password =
             self.options.password.as_ref().map(|password| format!(":{password}")).unwrap_or_default();
-        format!("postgres://{ROLE}{password}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+        format!("postgres://{login}{password}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
     /// Where Postgres listens; the same after every restart.
@@ -139,6 +155,29 @@ impl PostgresServer {
             sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE \"{quoted}\"")))
                 .execute(&mut connection)
                 .await?;
+        }
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// Makes a login with no rights but those of `role`, and with the password of this server, if there is none of this
+    /// name.
+    ///
+    /// # Errors
+    /// When Postgres cannot be reached or refuses.
+    pub async fn create_login(&self, name: &str, role: &str) -> Result<(), DevstackError> {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        let found: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_roles WHERE rolname = $1")
+            .bind(name)
+            .fetch_optional(&mut connection)
+            .await?;
+        if found.is_none() {
+            let password = match &self.options.password {
+                Some(password) => format!("PASSWORD '{}'", password.replace('\'', "''")),
+                None => String::new(),
+            };
+            let sql = format!("CREATE ROLE \"{name}\" LOGIN {password} IN ROLE \"{role}\"");
+            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await?;
         }
         connection.close().await?;
         Ok(())

@@ -5,13 +5,20 @@
 //! zombie or a replay all go through the same statement ([`crate::store::Store::book`]). Any replica may flush any
 //! partition; the row lock on `partitions` lets one at a time.
 
+mod top_users;
+
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use top_users::TopUsers;
+
 use crate::{
-    config::{FlusherConfig, millis},
+    config::{FlusherConfig, MetricsConfig, millis},
     ledger::{CallError, Outbox},
     metrics,
     quota::{PartitionId, Partitions},
@@ -55,11 +62,25 @@ pub struct Flusher {
     store: Store,
     partitions: Partitions,
     config: FlusherConfig,
+    top_users: Arc<TopUsers>,
+    renewals: Arc<Notify>,
 }
 
 impl Flusher {
     pub fn new(outbox: Outbox, store: Store, partitions: Partitions, config: FlusherConfig) -> Self {
-        Self { outbox, store, partitions, config }
+        let top_users = Arc::new(TopUsers::new(&MetricsConfig::default()));
+        Self { outbox, store, partitions, config, top_users, renewals: Arc::default() }
+    }
+
+    /// What is told whenever a flush leaves accounts that are to be renewed.
+    pub fn renewals(&self) -> Arc<Notify> {
+        Arc::clone(&self.renewals)
+    }
+
+    /// Counts what it writes for this page.
+    #[must_use]
+    pub fn counting(self, top_users: Arc<TopUsers>) -> Self {
+        Self { top_users, ..self }
     }
 
     /// Starts one task per partition.
@@ -109,6 +130,9 @@ impl Flusher {
         let by = Booker::Flusher { run_id: &page.run_id };
         match self.store.book(partition, page.epoch, by, &page.entries, page.sequence).await? {
             Booking::Booked(booked) => {
+                if booked.to_renew > 0 {
+                    self.renewals.notify_one();
+                }
                 if booked.dead > 0 {
                     tracing::error!(
                         partition = partition.0,
@@ -116,6 +140,7 @@ impl Flusher {
                         "entries went to the dead letters"
                     );
                 }
+                self.top_users.count(partition, page.epoch, &page.entries, Instant::now().into_std());
                 self.outbox.ack(partition, &page.entries).await?;
                 metrics::flushed(booked.inserted, booked.replayed, booked.dead, started.elapsed());
                 let entries = page.entries.len();

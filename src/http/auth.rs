@@ -8,9 +8,10 @@
 use std::{marker::PhantomData, time::Duration};
 
 use axum::{
-    extract::{FromRequestParts, RawPathParams},
+    extract::{FromRequestParts, MatchedPath, RawPathParams},
     http::{HeaderMap, header, request::Parts},
 };
+use uuid::Uuid;
 
 use super::{
     Api,
@@ -23,6 +24,7 @@ use crate::{
     config::millis,
     metrics,
     quota::{ReservationId, UserId},
+    store::caller_known,
 };
 
 /// Who may use a route below `/users/{id}`.
@@ -95,7 +97,7 @@ impl<R: Rule + Send> FromRequestParts<Api> for For<R> {
         let own = principal.role == Role::User
             && user.is_some_and(|user| principal.subject.parse::<UserId>().is_ok_and(|own| own == user));
         if !R::admits(principal.role, own) {
-            return Err(Code::Forbidden.into());
+            return Err(refused(parts, api, &principal, user));
         }
         let user = user.ok_or(Problem::new(Code::InvalidUserId))?;
         Ok(Self { user, _flight: flight, rule: PhantomData })
@@ -118,9 +120,16 @@ impl<R: Rule + Send> FromRequestParts<Api> for ForAny<R> {
         if R::admits(caller.role, false) {
             Ok(Self { caller, _flight: flight, rule: PhantomData })
         } else {
-            Err(Code::Forbidden.into())
+            Err(refused(parts, api, &caller, None))
         }
     }
+}
+
+/// For the audit log as well as for the caller.
+fn refused(parts: &Parts, api: &Api, caller: &Principal, user: Option<UserId>) -> Problem {
+    let pattern = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    api.refusals.note(caller, user, format!("{} {pattern}", parts.method));
+    Code::Forbidden.into()
 }
 
 /// An admin, on routes about no single user.
@@ -142,6 +151,24 @@ impl FromRequestParts<Api> for PathReservation {
     }
 }
 
+/// The renewal in the path.
+pub struct PathRenewal(pub Uuid);
+
+impl FromRequestParts<Api> for PathRenewal {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, api).await.ok();
+        let text = params.as_ref().and_then(|params| named(params, "renewal"));
+        text.and_then(one_spelling).map(Self).ok_or_else(|| Problem::new(Code::InvalidRenewalId))
+    }
+}
+
+/// A UUID in its hyphenated form: its own parser would also take braces, and no hyphens.
+pub fn one_spelling(text: &str) -> Option<Uuid> {
+    text.parse::<Uuid>().ok().filter(|id| id.to_string().eq_ignore_ascii_case(text))
+}
+
 fn named<'a>(params: &'a RawPathParams, name: &str) -> Option<&'a str> {
     params.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
 }
@@ -156,10 +183,7 @@ async fn path_user(parts: &mut Parts, api: &Api) -> Option<UserId> {
 
 /// Room for the call, whom it is by, and whether that caller may go on.
 async fn enter(parts: &Parts, api: &Api, reports: bool) -> Result<(Principal, Flight), Problem> {
-    let flight = api.limits.in_flight.enter(reports).ok_or_else(|| {
-        metrics::limited("in_flight");
-        Problem::new(Code::Overloaded)
-    })?;
+    let flight = room(api, reports)?;
     let principal = match presented(&parts.headers).ok().and_then(|jwt| api.verifier.remembered(jwt)) {
         Some(known) => known,
         // Boxed: this is for the first call with a JWT, and would make every call's future larger.
@@ -168,12 +192,43 @@ async fn enter(parts: &Parts, api: &Api, reports: bool) -> Result<(Principal, Fl
     if !reports {
         admit(api, &principal)?;
     }
+    caller_known(&principal.subject, principal.role);
     Ok((principal, flight))
 }
 
 /// Takes one call from the caller's budget.
 pub fn admit(api: &Api, caller: &Principal) -> Result<(), Problem> {
     api.limits.callers.admit(caller).map_err(|wait| limited("callers", Code::RateLimited, wait))
+}
+
+/// Whoever comes with a ticket in the place of a JWT is the user whose it is. `redeem` takes the ticket.
+pub async fn by_ticket(
+    parts: &mut Parts,
+    api: &Api,
+    redeem: impl Future<Output = Result<Option<UserId>, Problem>>,
+) -> Result<(UserId, Flight), Problem> {
+    let flight = room(api, false)?;
+    let (networks, peer) = (&api.limits.networks, parts.extensions.get::<Peer>().copied());
+    let admitted = networks.admits(peer, &parts.headers);
+    admitted.map_err(|wait| limited("networks", Code::TooManyRequests, wait))?;
+    let Some(owner) = redeem.await? else {
+        networks.failed(peer, &parts.headers);
+        metrics::auth_refusal("ticket");
+        return Err(Problem::unauthenticated("Bearer error=\"invalid_token\""));
+    };
+    admit(api, &Principal { subject: owner.to_string().into(), role: Role::User })?;
+    // A malformed id is nobody's.
+    match path_user(parts, api).await {
+        Some(user) if user == owner => Ok((owner, flight)),
+        _ => Err(Code::Forbidden.into()),
+    }
+}
+
+fn room(api: &Api, reports: bool) -> Result<Flight, Problem> {
+    api.limits.in_flight.enter(reports).ok_or_else(|| {
+        metrics::limited("in_flight");
+        Problem::new(Code::Overloaded)
+    })
 }
 
 fn limited(limiter: &'static str, code: Code, Wait(seconds): Wait) -> Problem {

@@ -24,7 +24,7 @@ use super::{
     language::Language,
     openapi::problems::OperationProblem,
     operations::{first_status, refused},
-    problem::{Problem, ProblemBody},
+    problem::{Problem, ProblemBody, TopUp},
     request::LargeJsonBody,
     reservations::{read_extend, read_reserve, read_settle},
     views::{DoneView, json, status},
@@ -114,7 +114,8 @@ pub async fn batch(
         }
     }
     run(&api, chains, &mut slots, api.deadline()).await;
-    Ok(answer(&slots, Language::of(&headers), api.config.top_up_url.as_deref()))
+    let language = Language::of(&headers);
+    Ok(answer(&slots, language, TopUp::of(&api.config, language)))
 }
 
 /// Runs the chains beside each other until each operation has its answer.
@@ -247,8 +248,8 @@ enum OperationAnswer {
     Problem(OperationProblem),
 }
 
-fn answer(slots: &[Slot], language: Language, top_up_url: Option<&str>) -> Response {
-    let view = |slot| result(slot, language, top_up_url);
+fn answer(slots: &[Slot], language: Language, top_up: TopUp<'_>) -> Response {
+    let view = |slot| result(slot, language, top_up);
     let results: Vec<ResultView<'_>> = slots.iter().filter_map(view).collect();
     let failed = results.iter().filter(|result| result.status >= 500).count();
     if failed > 0 {
@@ -260,7 +261,7 @@ fn answer(slots: &[Slot], language: Language, top_up_url: Option<&str>) -> Respo
 }
 
 /// `None` for a slot without an answer, of which there is none once all has run.
-fn result<'a>(slot: &'a Slot, language: Language, top_up_url: Option<&'a str>) -> Option<ResultView<'a>> {
+fn result<'a>(slot: &'a Slot, language: Language, top_up: TopUp<'a>) -> Option<ResultView<'a>> {
     Some(match slot.answer.as_ref()? {
         Ok(done) => ResultView {
             status: status(done.replayed(), slot.first).as_u16(),
@@ -274,7 +275,7 @@ fn result<'a>(slot: &'a Slot, language: Language, top_up_url: Option<&'a str>) -
                 status: problem.code().status().as_u16(),
                 replayed: false,
                 retry_after: problem.retry_after(),
-                body: BodyView::Problem(problem.body(language, top_up_url)),
+                body: BodyView::Problem(problem.body(language, top_up)),
             }
         }
     })

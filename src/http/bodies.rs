@@ -12,8 +12,10 @@ pub use operations::{
 };
 
 use super::openapi::schemas::{
-    AlertThreshold, CreditKind, CreditTokens, Email, ExternalId, Locale, Metadata, Model, Reason, RequestId,
-    ReservationId, TimeZone, Tokens, TtlSeconds, UsageUnknown, UserId,
+    AlertThreshold, CreditKind, CreditTokens, Currency, Direction, Email, Event, ExternalId, Locale,
+    MaxRenewals, Metadata, Model, Money, OverlapSeconds, PaymentName, PaymentReference, Reason, RenewalMode,
+    RenewalThreshold, RequestId, ReservationId, TimeZone, Tokens, TransactionId, TtlSeconds, UsageUnknown,
+    UserId, WebhookUrl, Whole,
 };
 
 /// Declares a body by its members: those without `Option` are required.
@@ -173,13 +175,122 @@ body! {
 }
 
 body! {
-    /// Tokens to give, at least 1.
+    /// Tokens to give, at least 1. A purchase names its payment: `payment_method`, `amount` and `currency` at least. A
+    /// bonus names none.
     Credit {
         tokens: CreditTokens,
-        #[schema(default = json!("purchase"))]
+        /// Follows from the rest: with a payment it is a purchase, without one a bonus. Where it is sent, it agrees.
         kind: Option<CreditKind>,
         /// For whoever reads the list of credits.
         reason: Option<Reason>,
+        /// How it was paid.
+        payment_method: Option<PaymentName>,
+        /// What was paid, in whole units of the currency.
+        amount: Option<Money>,
+        currency: Option<Currency>,
+        /// Who took the payment.
+        #[schema(default = json!(crate::accounts::credits::DEFAULT_PROVIDER))]
+        provider: Option<PaymentName>,
+        /// The provider's own id of the payment: credited once among all users, whatever the `Idempotency-Key`.
+        provider_reference: Option<PaymentReference>,
+    }
+}
+
+body! {
+    /// A correction by hand.
+    Adjustment {
+        direction: Direction,
+        tokens: CreditTokens,
+        /// Why: part of the history.
+        reason: Reason,
+        /// The transaction that is reversed (`up`) or corrected: what is given back of it in all never exceeds what it
+        /// charged.
+        transaction_id: Option<TransactionId>,
+    }
+}
+
+body! {
+    /// The shares of the total at which the user is told; all that is left out is not kept.
+    AlertConfig {
+        /// No later than `critical`.
+        warning: AlertThreshold,
+        critical: AlertThreshold,
+        /// Always 1; may be left out.
+        blocked: Option<Whole>,
+    }
+}
+
+body! {
+    /// How tokens are renewed; all members, since nothing that is left out is kept.
+    AutoRenewal {
+        enabled: bool,
+        /// Due when what is left is at or below this share of the total.
+        threshold: RenewalThreshold,
+        /// What a renewal adds.
+        tokens: CreditTokens,
+        max_renewals: MaxRenewals,
+        mode: RenewalMode,
+    }
+}
+
+body! {
+    /// The payment of a renewal, or nothing at all: no body, or an object without members.
+    RenewalPayment {
+        /// How it was paid.
+        payment_method: Option<PaymentName>,
+        /// What was paid, in whole units of the currency.
+        amount: Option<Money>,
+        currency: Option<Currency>,
+        /// Who took the payment.
+        #[schema(default = json!(crate::accounts::credits::DEFAULT_PROVIDER))]
+        provider: Option<PaymentName>,
+        /// The provider's own id of the payment: credited once among all users.
+        provider_reference: Option<PaymentReference>,
+    }
+}
+
+body! {
+    /// Where webhooks are to be sent.
+    CreateWebhook {
+        url: WebhookUrl,
+        /// Kinds of events to be sent; all when absent.
+        #[schema(min_items = 1)]
+        events: Option<Vec<Event>>,
+    }
+}
+
+body! {
+    /// What to change; at least one member. What is left out stays as it is.
+    #[schema(min_properties = 1)]
+    UpdateWebhook {
+        url: Option<WebhookUrl>,
+        /// Kinds of events to be sent; `null` for all.
+        #[schema(nullable, min_items = 1)]
+        events: Option<Vec<Event>>,
+        /// Whether anything is sent.
+        enabled: Option<bool>,
+    }
+}
+
+body! {
+    /// What the user is to be told from now on; all members.
+    ReplaceNotificationSettings {
+        /// Whether the user is written e-mails.
+        email_enabled: bool,
+        /// Kinds of events that are told by e-mail; `null` for all.
+        #[schema(nullable, required, min_items = 1)]
+        email_events: Option<Vec<Event>>,
+        /// Whether anything is sent to the user's webhook endpoints.
+        webhooks_enabled: bool,
+    }
+}
+
+body! {
+    /// How to change over.
+    RotateSecret {
+        /// How long the old secret goes on signing beside the new one; 0 if it is known to others.
+        #[schema(default = json!(crate::notify::endpoints::DEFAULT_OVERLAP_SECONDS))]
+        overlap_seconds: Option<OverlapSeconds>,
     }
 }
 

@@ -71,9 +71,24 @@ codes! {
     UserNotFound "user_not_found" NOT_FOUND
         en "User not found" "There is no user with this id."
         pt "Usuário não encontrado" "Não há usuário com este id."
+    ReportNotFound "report_not_found" NOT_FOUND
+        en "Report not found" "The month is to come, or ended before there was the user."
+        pt "Relatório não encontrado" "O mês ainda não chegou, ou terminou antes de o usuário existir."
     ReservationNotFound "reservation_not_found" NOT_FOUND
         en "Reservation not found" "This user has no reservation with this id."
         pt "Reserva não encontrada" "Este usuário não tem reserva com este id."
+    WebhookNotFound "webhook_not_found" NOT_FOUND
+        en "Webhook not found" "This user has no webhook endpoint with this id."
+        pt "Webhook não encontrado" "Este usuário não tem endpoint de webhook com este id."
+    DeliveryNotFound "delivery_not_found" NOT_FOUND
+        en "Delivery not found" "This webhook endpoint has no delivery with this id, or it is too old."
+        pt "Entrega não encontrada" "Este endpoint de webhook não tem entrega com este id, ou ela é antiga demais."
+    TransactionNotFound "transaction_not_found" NOT_FOUND
+        en "Transaction not found" "The ledger has no transaction of this user with this id."
+        pt "Transação não encontrada" "O registro não tem transação deste usuário com este id."
+    RenewalNotFound "renewal_not_found" NOT_FOUND
+        en "Renewal not found" "This user has no renewal with this id."
+        pt "Renovação não encontrada" "Este usuário não tem renovação com este id."
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED
         en "Method not allowed" "This path does not take this method; the Allow header lists those it takes."
         pt "Método não permitido" "Este caminho não aceita este método; o cabeçalho Allow lista os aceitos."
@@ -86,6 +101,12 @@ codes! {
     ReservationFinished "reservation_finished" CONFLICT
         en "Reservation finished" "The reservation has reached its end state and holds nothing."
         pt "Reserva encerrada" "A reserva chegou ao seu estado final e não retém nada."
+    PaymentUsed "payment_used" CONFLICT
+        en "Payment credited before" "This payment was credited before, with other facts or elsewhere. Nothing was changed."
+        pt "Pagamento já creditado" "Este pagamento já foi creditado, com outros fatos ou em outro lugar. Nada foi alterado."
+    RenewalFinished "renewal_finished" CONFLICT
+        en "Renewal finished" "The renewal was cancelled or has expired. A payment that came after all is a purchase."
+        pt "Renovação encerrada" "A renovação foi cancelada ou expirou. Um pagamento que ainda assim chegou é uma compra."
     EmailTaken "email_taken" CONFLICT
         en "E-mail address taken" "Another user has this e-mail address."
         pt "E-mail já em uso" "Outro usuário tem este endereço de e-mail."
@@ -95,6 +116,15 @@ codes! {
     UserIdTaken "user_id_taken" CONFLICT
         en "User id taken" "Another user has this id."
         pt "Id de usuário já em uso" "Outro usuário tem este id."
+    WebhookUrlTaken "webhook_url_taken" CONFLICT
+        en "Webhook URL taken" "This user has a webhook endpoint with this URL."
+        pt "URL de webhook já em uso" "Este usuário já tem um endpoint de webhook com esta URL."
+    TooManyWebhooks "too_many_webhooks" CONFLICT
+        en "Too many webhooks" "This user has as many webhook endpoints as it may. Delete one first."
+        pt "Webhooks demais" "Este usuário tem todos os endpoints de webhook que pode ter. Exclua um antes."
+    WebhookDisabled "webhook_disabled" CONFLICT
+        en "Webhook disabled" "Nothing is sent to this webhook endpoint. Enable it first."
+        pt "Webhook desativado" "Nada é enviado a este endpoint de webhook. Ative-o antes."
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED
         en "Changed meanwhile" "The resource has changed since it was read. Nothing was changed; read it again."
         pt "Alterado nesse meio-tempo" "O recurso mudou desde que foi lido. Nada foi alterado; leia-o de novo."
@@ -149,6 +179,9 @@ codes! {
     InvalidMetadata "invalid_metadata" UNPROCESSABLE_ENTITY
         en "Invalid metadata" "metadata is a JSON object of at most 1024 bytes."
         pt "Metadados inválidos" "metadata é um objeto JSON de no máximo 1024 bytes."
+    InvalidMonth "invalid_month" UNPROCESSABLE_ENTITY
+        en "Invalid month" "A month is written YYYY-MM."
+        pt "Mês inválido" "Um mês se escreve AAAA-MM."
     InvalidEmail "invalid_email" UNPROCESSABLE_ENTITY
         en "Invalid e-mail address" "An e-mail address has a local part, an @ and a domain, and at most 254 bytes."
         pt "E-mail inválido" "Um e-mail tem parte local, @ e domínio, e no máximo 254 bytes."
@@ -162,14 +195,32 @@ codes! {
         en "Invalid time zone" "A time zone is an IANA name such as America/Sao_Paulo."
         pt "Fuso horário inválido" "Um fuso horário é um nome IANA, como America/Sao_Paulo."
     InvalidAlertThreshold "invalid_alert_threshold" UNPROCESSABLE_ENTITY
-        en "Invalid alert threshold" "An alert threshold is a number above 0 and at most 1, with up to 4 decimals."
-        pt "Limiar de alerta inválido" "Um limiar de alerta é um número acima de 0 e até 1, com no máximo 4 casas decimais."
+        en "Invalid alert threshold" "An alert threshold is a number above 0 and at most 1, with up to 4 decimals; the warning comes no later than the critical one."
+        pt "Limiar de alerta inválido" "Um limiar de alerta é um número acima de 0 e até 1, com no máximo 4 casas decimais; o aviso não vem depois do crítico."
     InvalidEntityTag "invalid_entity_tag" UNPROCESSABLE_ENTITY
         en "Invalid entity tag" "If-Match is * or a list of quoted tags, as they came in ETag."
         pt "Etiqueta de entidade inválida" "If-Match é * ou uma lista de etiquetas entre aspas, como vieram em ETag."
     InvalidKind "invalid_kind" UNPROCESSABLE_ENTITY
         en "Invalid kind" "The kind of a credit is purchase or bonus."
         pt "Tipo inválido" "O tipo de um crédito é purchase ou bonus."
+    InvalidPayment "invalid_payment" UNPROCESSABLE_ENTITY
+        en "Invalid payment" "An amount is a text of up to 9 digits and 9 decimals, a currency three capital letters; names are printable."
+        pt "Pagamento inválido" "Um valor é um texto com até 9 dígitos e 9 decimais, uma moeda três maiúsculas; nomes são imprimíveis."
+    InvalidRenewal "invalid_renewal" UNPROCESSABLE_ENTITY
+        en "Invalid renewal" "A renewal has a threshold below 1, at most 100 renewals a month, and the mode immediate or on_payment."
+        pt "Renovação inválida" "Uma renovação tem limiar abaixo de 1, no máximo 100 renovações por mês e o modo immediate ou on_payment."
+    InvalidRenewalId "invalid_renewal_id" UNPROCESSABLE_ENTITY
+        en "Invalid renewal id" "A renewal id is a UUID in its hyphenated form."
+        pt "Id de renovação inválido" "Um id de renovação é um UUID na forma com hifens."
+    InvalidDirection "invalid_direction" UNPROCESSABLE_ENTITY
+        en "Invalid direction" "The direction of an adjustment is up or down."
+        pt "Direção inválida" "A direção de um ajuste é up ou down."
+    InvalidTransactionId "invalid_transaction_id" UNPROCESSABLE_ENTITY
+        en "Invalid transaction id" "A transaction id is a UUID."
+        pt "Id de transação inválido" "Um id de transação é um UUID."
+    AdjustmentTooLarge "adjustment_too_large" UNPROCESSABLE_ENTITY
+        en "Adjustment too large" "An adjustment takes no more than was granted, and gives back no more than its transaction charged."
+        pt "Ajuste grande demais" "Um ajuste não tira mais do que foi concedido, nem devolve mais do que a transação cobrou."
     InvalidReason "invalid_reason" UNPROCESSABLE_ENTITY
         en "Invalid reason" "A reason is 1 to 1000 bytes without NUL."
         pt "Motivo inválido" "Um motivo tem 1 a 1000 bytes sem NUL."
@@ -179,6 +230,15 @@ codes! {
     InvalidIdempotencyKey "invalid_idempotency_key" UNPROCESSABLE_ENTITY
         en "Invalid idempotency key" "An Idempotency-Key is 1 to 255 printable ASCII characters, sent once."
         pt "Chave de idempotência inválida" "Uma Idempotency-Key tem 1 a 255 caracteres ASCII imprimíveis, enviada uma vez."
+    InvalidWebhookUrl "invalid_webhook_url" UNPROCESSABLE_ENTITY
+        en "Invalid webhook URL" "A webhook URL begins with https://, leads to the public internet and has no user name or fragment."
+        pt "URL de webhook inválida" "Uma URL de webhook começa com https://, leva à internet pública e não tem usuário nem fragmento."
+    InvalidEvents "invalid_events" UNPROCESSABLE_ENTITY
+        en "Invalid events" "events is a list of at least one known kind of event."
+        pt "Eventos inválidos" "events é uma lista de ao menos um tipo de evento conhecido."
+    InvalidOverlap "invalid_overlap" UNPROCESSABLE_ENTITY
+        en "Invalid overlap" "overlap_seconds is a whole number from 0 to 604800."
+        pt "Sobreposição inválida" "overlap_seconds é um número inteiro de 0 a 604800."
     InvalidQuery "invalid_query" UNPROCESSABLE_ENTITY
         en "Invalid query" "A query parameter is unknown, stands twice or has a wrong value."
         pt "Consulta inválida" "Um parâmetro da consulta é desconhecido, repetido ou tem valor errado."
@@ -191,6 +251,9 @@ codes! {
     RateLimited "rate_limited" TOO_MANY_REQUESTS
         en "Too many calls" "This caller makes more calls per second than it may. Nothing was done; wait, then go on."
         pt "Chamadas demais" "Este cliente faz mais chamadas por segundo do que pode. Nada foi feito; espere e continue."
+    TooManyStreams "too_many_streams" TOO_MANY_REQUESTS
+        en "Too many streams" "This user has as many live streams as it may. Close one first."
+        pt "Fluxos demais" "Este usuário tem todos os fluxos ao vivo que pode ter. Feche um antes."
     Internal "internal_error" INTERNAL_SERVER_ERROR
         en "Internal error" "Something is wrong on our side; the operators can see it."
         pt "Erro interno" "Algo está errado do nosso lado; os operadores podem ver."

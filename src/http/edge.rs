@@ -11,9 +11,13 @@ use axum::{
 
 use hyper::body::Body as _;
 
-use crate::metrics;
+use crate::{metrics, store::with_caller};
 
-use super::{Api, code, language::Language, problem::Problem};
+use super::{
+    Api, code,
+    language::Language,
+    problem::{Problem, TopUp},
+};
 
 /// Turns problems into text in the caller's language, counts them, and sets the headers all answers have.
 pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -23,7 +27,7 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
     let route = request.extensions().get::<MatchedPath>().cloned();
     let ends_connection = may_stay_unread(&request);
     let started = Instant::now();
-    let mut response = next.run(request).await;
+    let mut response = with_caller(next.run(request)).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let code = problem.code();
         code::count(code);
@@ -32,7 +36,7 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
             let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
             tracing::warn!(code = code.as_str(), route, request_id, "request not served");
         }
-        let mut rendered = problem.render(language, api.config.top_up_url.as_deref());
+        let mut rendered = problem.render(language, TopUp::of(&api.config, language));
         // What the router itself set, such as Allow, stays.
         for (name, value) in response.headers() {
             if !rendered.headers().contains_key(name) && name != header::CONTENT_LENGTH {

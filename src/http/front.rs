@@ -16,7 +16,7 @@ use super::{
     code::{self, Code},
     health::{self, Ready},
     language::Language,
-    problem::Problem,
+    problem::{Problem, TopUp},
     views::json,
 };
 
@@ -70,7 +70,7 @@ async fn not_ready() -> Response {
 
 async fn starting(headers: HeaderMap) -> Response {
     code::count(Code::Starting);
-    Problem::new(Code::Starting).render(Language::of(&headers), None)
+    Problem::new(Code::Starting).render(Language::of(&headers), TopUp::default())
 }
 
 #[cfg(test)]

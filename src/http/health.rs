@@ -117,15 +117,19 @@ pub async fn ready(State(api): State<Api>) -> Response {
     json(status, &Ready { status: word, not_ready, closed_partitions })
 }
 
-/// The router of the metrics listener: `GET /metrics`, in Prometheus' text format, as `render` writes it.
-pub fn metrics_router(render: impl Fn() -> String + Send + Sync + 'static) -> Router {
-    let render = Arc::new(render);
-    let metrics = move || {
-        let render = Arc::clone(&render);
-        async move {
-            let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            ([(header::CONTENT_TYPE, text_format)], render()).into_response()
-        }
-    };
-    Router::new().route("/metrics", get(metrics))
+/// Writes a page in Prometheus' text format.
+pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// The router of the metrics listener: `GET` of these paths, each with what is written there.
+pub fn metrics_router(pages: impl IntoIterator<Item = (&'static str, MetricsPage)>) -> Router {
+    pages.into_iter().fold(Router::new(), |router, (path, write)| {
+        let page = move || {
+            let write = Arc::clone(&write);
+            async move {
+                let text_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                ([(header::CONTENT_TYPE, text_format)], write()).into_response()
+            }
+        };
+        router.route(path, get(page))
+    })
 }

@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 
 use super::{code::Code, problem::Problem};
 use crate::quota::{
-    AmountError, MAX_TTL_SECONDS, Metadata, Model, RequestId, ReservationId, TextError, Tokens,
+    AlertThreshold, AmountError, MAX_TTL_SECONDS, Metadata, Model, RequestId, ReservationId, TextError,
+    Tokens,
 };
 
 /// An object taken apart. Members that are absent are `None`; `null` is a value of the wrong type, not absence.
@@ -97,6 +98,39 @@ impl<'a, const N: usize> Object<'a, N> {
             .transpose()
     }
 
+    /// A list of strings.
+    pub fn texts(&self, name: &'static str) -> Result<Option<Vec<Cow<'a, str>>>, Problem> {
+        let invalid = || Problem::new(Code::InvalidBody).field(name);
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| invalid())?;
+        items
+            .into_iter()
+            .map(|item| string(item.get()).ok_or_else(invalid))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, name: &'static str) -> Result<Option<bool>, Problem> {
+        match self.raw(name) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(Problem::new(Code::InvalidBody).field(name)),
+        }
+    }
+
+    /// A whole number up to `most`; anything else is `invalid`, with that bound.
+    pub fn whole(&self, name: &'static str, most: u32, invalid: Code) -> Result<Option<u32>, Problem> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        let refused = || Problem::new(invalid).field(name).limit(u64::from(most));
+        match whole_number(raw) {
+            Err(NumberFault::NoNumber) => Err(Problem::new(Code::InvalidBody).field(name)),
+            Err(_) => Err(refused()),
+            Ok(n) => u32::try_from(n).ok().filter(|n| *n <= most).map(Some).ok_or_else(refused),
+        }
+    }
+
     /// An amount of tokens, 0 … 10^12.
     pub fn tokens(&self, name: &'static str) -> Result<Option<Tokens>, Problem> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
@@ -125,6 +159,14 @@ impl<'a, const N: usize> Object<'a, N> {
                 _ => Err(invalid()),
             },
         }
+    }
+
+    /// A share of the total at which a user is warned.
+    pub fn threshold(&self, name: &'static str) -> Result<Option<AlertThreshold>, Problem> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        let is_number = raw.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+        let code = if is_number { Code::InvalidAlertThreshold } else { Code::InvalidBody };
+        raw.parse().map(Some).map_err(|_| Problem::new(code).field(name))
     }
 
     pub fn reservation_id(&self, name: &'static str) -> Result<Option<ReservationId>, Problem> {

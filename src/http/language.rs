@@ -16,6 +16,11 @@ impl Language {
         }
     }
 
+    /// The language of a locale, if it is spoken here.
+    pub fn of_locale(locale: &str) -> Option<Self> {
+        weigh(locale).map(|(language, _)| language)
+    }
+
     /// The best of `Accept-Language` that is spoken here; English when it names neither.
     pub fn of(headers: &HeaderMap) -> Self {
         let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());

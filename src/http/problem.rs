@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::{code::Code, language::Language};
 use crate::{
+    config::HttpConfig,
     ledger::{Outcome, Refusal},
     quota::{AmountError, IdError, MAX_OPERATION_TOKENS, ReservationId, ShortBudget, State},
 };
@@ -40,6 +41,26 @@ struct Facts {
     retry_after: Option<u32>,
     /// On 401: whether credentials were there at all.
     challenge: Option<&'static str>,
+}
+
+/// How to get going again, told in refusals for want of tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TopUp<'a> {
+    /// In the caller's language.
+    pub instructions: Option<&'a str>,
+    pub url: Option<&'a str>,
+}
+
+impl<'a> TopUp<'a> {
+    /// As the configuration says it in this language.
+    pub fn of(config: &'a HttpConfig, language: Language) -> Self {
+        let instructions = match language {
+            Language::English => &config.top_up_text,
+            Language::Portuguese => &config.top_up_text_pt,
+        };
+        let instructions = Some(instructions.as_str()).filter(|text| !text.is_empty());
+        Self { instructions, url: config.top_up_url.as_deref() }
+    }
 }
 
 /// Longest name of a caller's own that an answer repeats, in bytes.
@@ -115,15 +136,15 @@ impl Problem {
     }
 
     /// The body of the answer.
-    pub fn body<'a>(&'a self, language: Language, top_up_url: Option<&'a str>) -> ProblemBody<'a> {
-        ProblemBody { problem: self, language, top_up_url }
+    pub fn body<'a>(&'a self, language: Language, top_up: TopUp<'a>) -> ProblemBody<'a> {
+        ProblemBody { problem: self, language, top_up }
     }
 
     /// The answer in full.
-    pub fn render(self, language: Language, top_up_url: Option<&str>) -> Response {
+    pub fn render(self, language: Language, top_up: TopUp<'_>) -> Response {
         let status = self.code.status();
         // Strings, numbers and short lists: serialising them cannot fail, and an empty body still has its status.
-        let body = serde_json::to_vec(&self.body(language, top_up_url)).unwrap_or_default();
+        let body = serde_json::to_vec(&self.body(language, top_up)).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         let mut set = |name: HeaderName, value: HeaderValue| headers.insert(name, value);
@@ -201,7 +222,7 @@ impl From<IdError> for Problem {
 pub struct ProblemBody<'a> {
     problem: &'a Problem,
     language: Language,
-    top_up_url: Option<&'a str>,
+    top_up: TopUp<'a>,
 }
 
 /// A budget that cannot take what a reservation asks of it.
@@ -242,10 +263,13 @@ impl Serialize for ProblemBody<'_> {
                 .collect();
             map.serialize_entry("short", &short)?;
         }
-        if *code == Code::InsufficientTokens
-            && let Some(url) = self.top_up_url
-        {
-            map.serialize_entry("top_up_url", url)?;
+        if *code == Code::InsufficientTokens {
+            if let Some(text) = self.top_up.instructions {
+                map.serialize_entry("instructions", text)?;
+            }
+            if let Some(url) = self.top_up.url {
+                map.serialize_entry("top_up_url", url)?;
+            }
         }
         if let Some(state) = facts.state {
             map.serialize_entry("state", state.as_str())?;
@@ -269,7 +293,8 @@ mod tests {
     use crate::quota::{BudgetId, UserId};
 
     async fn rendered(problem: Problem, language: Language, url: Option<&str>) -> (Response<()>, Value) {
-        let (parts, body) = problem.render(language, url).into_parts();
+        let config = HttpConfig { top_up_url: url.map(String::from), ..HttpConfig::default() };
+        let (parts, body) = problem.render(language, TopUp::of(&config, language)).into_parts();
         let body = to_bytes(body, 65_536).await.unwrap();
         (Response::from_parts(parts, ()), serde_json::from_slice(&body).unwrap())
     }
@@ -290,6 +315,7 @@ mod tests {
                 "detail": Code::InsufficientTokens.text(Language::English).detail,
                 "code": "insufficient_tokens", "available": -5, "requested": 90,
                 "short": [{"budget": "balance", "available": -5, "requested": 90}],
+                "instructions": HttpConfig::default().top_up_text,
                 "top_up_url": "https://example.com/buy",
             })
         );

@@ -8,6 +8,7 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{Api, code::Code, problem::Problem};
@@ -45,22 +46,33 @@ async fn read_json(request: Request, api: &Api, limit: usize) -> Result<Bytes, P
     read(body, api, limit).await
 }
 
-/// A JSON body that may be absent: nothing, blanks or an empty object.
-pub struct NoBody;
+/// A JSON body that may be absent: `None` for nothing or blanks.
+pub struct OptionalJsonBody(pub Option<Bytes>);
 
-impl FromRequest<Api> for NoBody {
+impl FromRequest<Api> for OptionalJsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let is_json = is_json(request.headers());
         let body = read(request.into_body(), api, api.config.max_body_bytes).await?;
         if body.trim_ascii().is_empty() {
-            return Ok(Self);
+            return Ok(Self(None));
         }
-        if !is_json {
-            return Err(Code::UnsupportedMediaType.into());
+        if is_json { Ok(Self(Some(body))) } else { Err(Code::UnsupportedMediaType.into()) }
+    }
+}
+
+/// A JSON body that may be absent, and has no member.
+pub struct NoBody;
+
+impl FromRequest<Api> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        if let OptionalJsonBody(Some(body)) = OptionalJsonBody::from_request(request, api).await? {
+            super::json::Object::parse(&body, &super::bodies::Empty::MEMBERS)?;
         }
-        super::json::Object::parse(&body, &super::bodies::Empty::MEMBERS).map(|_| Self)
+        Ok(Self)
     }
 }
 
@@ -142,6 +154,13 @@ impl FromRequestParts<Api> for Params {
 }
 
 impl Params {
+    /// Those of a path and query.
+    #[cfg(test)]
+    pub fn of(uri: &'static str) -> Self {
+        let uri = axum::http::Uri::from_static(uri);
+        Self(Query::try_from_uri(&uri).map(|Query(pairs)| pairs).unwrap_or_default())
+    }
+
     /// Takes the parameter out.
     pub fn take(&mut self, name: &'static str) -> Option<String> {
         let index = self.0.iter().position(|(key, _)| key == name)?;
@@ -152,6 +171,15 @@ impl Params {
     pub fn take_parsed<T: std::str::FromStr>(&mut self, name: &'static str) -> Result<Option<T>, Problem> {
         let parse = |text: String| text.parse().map_err(|_| Problem::new(Code::InvalidQuery).field(name));
         self.take(name).map(parse).transpose()
+    }
+
+    /// Takes a time, RFC 3339, of the years 1970 to 9999.
+    pub fn take_time(&mut self, name: &'static str) -> Result<Option<Timestamp>, Problem> {
+        let time = self.take_parsed::<Timestamp>(name)?;
+        match time {
+            Some(time) if time < Timestamp::UNIX_EPOCH => Err(Problem::new(Code::InvalidQuery).field(name)),
+            time => Ok(time),
+        }
     }
 
     /// Takes `limit`, the rows of a page.

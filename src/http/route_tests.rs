@@ -1,16 +1,9 @@
 //! What the router refuses by itself: nobody here may reach the ledger or the store.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
-
 use axum::{
     body::Body,
     http::{Method, Request, StatusCode},
 };
-use bytes::Bytes;
-use hyper::body::Frame;
 use serde_json::Value;
 
 use super::{
@@ -28,8 +21,8 @@ enum Access {
     Admin,
 }
 
-/// All routes about one user; `{id}` and `{rid}` to be put in.
-const USER_ROUTES: [(Method, &str, Access); 15] = [
+/// All routes about one user; `{id}` and `{rid}` to be put in, and what else is in braces.
+const USER_ROUTES: [(Method, &str, Access); 40] = [
     (Method::POST, "/users/{id}/reservations", Access::Hot),
     (Method::GET, "/users/{id}/reservations", Access::Read),
     (Method::GET, "/users/{id}/reservations/{rid}", Access::Read),
@@ -38,13 +31,38 @@ const USER_ROUTES: [(Method, &str, Access); 15] = [
     (Method::POST, "/users/{id}/reservations/{rid}/extend", Access::Hot),
     (Method::POST, "/users/{id}/debits", Access::Hot),
     (Method::GET, "/users/{id}/tokens", Access::Read),
+    (Method::GET, "/users/{id}/metrics", Access::Own),
+    (Method::GET, "/users/{id}/history", Access::Own),
+    (Method::GET, "/users/{id}/anomalies", Access::Own),
+    (Method::GET, "/users/{id}/reports", Access::Own),
+    (Method::GET, "/users/{id}/reports/2026-01", Access::Own),
     (Method::GET, "/users/{id}/credits", Access::Own),
     (Method::POST, "/users/{id}/credits", Access::Admin),
+    (Method::POST, "/users/{id}/adjustments", Access::Admin),
+    (Method::GET, "/users/{id}/alert-config", Access::Own),
+    (Method::PUT, "/users/{id}/alert-config", Access::Own),
+    (Method::GET, "/users/{id}/alerts", Access::Own),
+    (Method::GET, "/users/{id}/auto-renewal", Access::Own),
+    (Method::PUT, "/users/{id}/auto-renewal", Access::Admin),
+    (Method::GET, "/users/{id}/renewals", Access::Own),
+    (Method::POST, "/users/{id}/renewals/0198c5a3-99dd-7c11-9f5e-2b6a3c1d4e5f/confirm", Access::Admin),
     (Method::POST, "/users/{id}/suspend", Access::Admin),
     (Method::POST, "/users/{id}/resume", Access::Admin),
     (Method::GET, "/users/{id}", Access::Own),
     (Method::HEAD, "/users/{id}", Access::Own),
     (Method::PATCH, "/users/{id}", Access::Admin),
+    (Method::GET, "/users/{id}/notification-settings", Access::Own),
+    (Method::PUT, "/users/{id}/notification-settings", Access::Own),
+    (Method::GET, "/users/{id}/events", Access::Own),
+    (Method::POST, "/users/{id}/events/ticket", Access::Own),
+    (Method::POST, "/users/{id}/webhooks", Access::Own),
+    (Method::GET, "/users/{id}/webhooks", Access::Own),
+    (Method::GET, "/users/{id}/webhooks/{wid}", Access::Own),
+    (Method::PATCH, "/users/{id}/webhooks/{wid}", Access::Own),
+    (Method::DELETE, "/users/{id}/webhooks/{wid}", Access::Own),
+    (Method::POST, "/users/{id}/webhooks/{wid}/rotate-secret", Access::Own),
+    (Method::GET, "/users/{id}/webhooks/{wid}/deliveries", Access::Own),
+    (Method::POST, "/users/{id}/webhooks/{wid}/deliveries/{did}/resend", Access::Own),
 ];
 
 const PREFIXES: [&str; 2] = ["/v1", "/api"];
@@ -54,6 +72,7 @@ fn harness() -> Harness {
 }
 
 fn path(prefix: &str, route: &str, id: &str, rid: &str) -> String {
+    let route = route.replace("{wid}", "0198c5a3-1b2c-7d3e-8f40-51627384a5b6").replace("{did}", "17");
     format!("{prefix}{}", route.replace("{id}", id).replace("{rid}", rid))
 }
 
@@ -83,6 +102,9 @@ async fn no_route_is_open_to_who_has_no_valid_jwt() {
         (Method::POST, "/users", Access::Admin),
         (Method::GET, "/users", Access::Admin),
         (Method::POST, "/batch", Access::Hot),
+        (Method::GET, "/anomalies", Access::Admin),
+        (Method::GET, "/reports/consolidated", Access::Admin),
+        (Method::GET, "/summary", Access::Admin),
     ];
     for (method, route, _) in USER_ROUTES.iter().chain(&lists) {
         for prefix in PREFIXES {
@@ -228,7 +250,7 @@ async fn unknown_paths_and_methods() {
         (Method::PUT, "/users/{id}/tokens", "GET,HEAD"),
         (Method::POST, "/users/{id}/tokens", "GET,HEAD"),
         (Method::PATCH, "/users/{id}/reservations/{rid}/settle", "POST"),
-        (Method::TRACE, "/users/{id}", "GET,HEAD,PATCH"),
+        (Method::TRACE, "/users/{id}", "GET,HEAD,PATCH,DELETE"),
         (Method::GET, "/batch", "POST"),
     ] {
         let path = path("/v1", route, &UserId::generate().to_string(), "r-1");
@@ -306,72 +328,9 @@ async fn a_bare_jwt_is_taken() {
     assert_problem(&harness.send(request).await, 422, "invalid_query", "bare");
 }
 
-/// A body that gives some bytes and then nothing, or too many, or breaks off.
-struct Odd {
-    frames: Vec<Bytes>,
-    end: Option<std::io::ErrorKind>,
-}
-
-impl hyper::body::Body for Odd {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        match (self.frames.pop(), self.end) {
-            (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            (None, Some(kind)) => Poll::Ready(Some(Err(kind.into()))),
-            (None, None) => Poll::Pending,
-        }
-    }
-}
-
-fn with_body(harness: &Harness, content_type: Option<&str>, body: Body) -> Request<Body> {
-    let mut request = Request::post(format!("/v1/users/{}/reservations", UserId::generate()))
-        .header("authorization", format!("Bearer {}", harness.gateway()));
-    if let Some(content_type) = content_type {
-        request = request.header("content-type", content_type);
-    }
-    request.body(body).unwrap()
-}
-
-#[tokio::test]
-async fn bodies_that_are_too_large_too_slow_broken_or_of_another_type() {
-    let harness = harness();
-    let json = Some("application/json");
-    let large = format!("{{\"tokens\":1,\"model\":\"{}\"}}", "m".repeat(4_096));
-    let answer = harness.send(with_body(&harness, json, Body::from(large))).await;
-    assert_problem(&answer, 413, "body_too_large", "declared");
-    assert_eq!(answer.body["limit"], 4_096);
-    let endless = Odd { frames: vec![Bytes::from_static(&[b' '; 1_024]); 100], end: None };
-    let answer = harness.send(with_body(&harness, json, Body::new(endless))).await;
-    assert_problem(&answer, 413, "body_too_large", "chunked");
-    let slow = Odd { frames: vec![Bytes::from_static(b"{\"tok")], end: None };
-    let answer = harness.send(with_body(&harness, json, Body::new(slow))).await;
-    assert_problem(&answer, 408, "body_timeout", "slow");
-    let broken =
-        Odd { frames: vec![Bytes::from_static(b"{\"tok")], end: Some(std::io::ErrorKind::UnexpectedEof) };
-    let answer = harness.send(with_body(&harness, json, Body::new(broken))).await;
-    assert_problem(&answer, 400, "incomplete_body", "broken");
-    for content_type in [
-        None,
-        Some("text/plain"),
-        Some("application/x-www-form-urlencoded"),
-        Some("application/jsonx"),
-        Some(""),
-    ] {
-        let answer = harness.send(with_body(&harness, content_type, Body::from("{\"tokens\":1}"))).await;
-        assert_problem(&answer, 415, "unsupported_media_type", "type");
-    }
-    for content_type in ["application/json; charset=utf-8", "APPLICATION/JSON", " application/json ;x"] {
-        let answer = harness.send(with_body(&harness, Some(content_type), Body::from("{"))).await;
-        assert_problem(&answer, 400, "malformed_json", content_type);
-    }
-    let answer = harness.send(with_body(&harness, None, Body::empty())).await;
-    assert_problem(&answer, 400, "malformed_json", "no body");
-}
-
+#[path = "account_shape_tests.rs"]
+mod account_shapes;
+#[path = "body_tests.rs"]
+mod bodies;
 #[path = "shape_tests.rs"]
 mod shapes;

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode},
 };
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
@@ -14,8 +15,10 @@ use super::{
     router,
 };
 use crate::{
-    config::{AuthConfig, Config, HttpConfig, PostgresConfig, RedisConfig, Secret},
+    config::{AuthConfig, Config, HttpConfig, LiveConfig, NotifyConfig, PostgresConfig, RedisConfig, Secret},
+    crypto::Keyring,
     ledger::Ledger,
+    notify::Live,
     quota::{Partitions, UserId},
     store::Store,
 };
@@ -62,9 +65,11 @@ impl Harness {
             },
             ..Config::default()
         };
-        let store = Store::lazy(&config.postgres).unwrap();
+        let keyring = Keyring::of(&Keyring::generate("test").unwrap()).unwrap();
+        let store = Store::lazy(&config.postgres, &keyring).unwrap();
         let (ledger, _) = Ledger::new(&config, store.clone(), Partitions::new(2).unwrap()).unwrap();
-        let api = Api::new(ledger, store, http, Verifier::new(&auth));
+        let live = Live::new(store.clone(), ledger.clone(), LiveConfig::default(), CancellationToken::new());
+        let api = Api::new(ledger, store, http, &NotifyConfig::default(), live, Verifier::new(&auth));
         Self { router: router(api), auth }
     }
 

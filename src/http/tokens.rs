@@ -7,13 +7,14 @@ use utoipa::ToSchema;
 use super::{
     Api, Deadline,
     auth::{For, Read},
+    code::Code,
     openapi::{parameters::UserPath, schemas},
     problem::Problem,
     request::Params,
     views::{BalanceView, Time, json},
 };
 use crate::{
-    ledger::{Outcome, Refusal},
+    ledger::{Account, Outcome, Refusal},
     quota::UserId,
     store::{User, UserStatus},
 };
@@ -79,11 +80,9 @@ enum TokensOf {
 )]
 pub async fn show(State(api): State<Api>, caller: For<Read>, query: Params) -> Result<Response, Problem> {
     query.end()?;
-    let deadline = api.deadline();
-    // Half the time, so that Postgres has the other half should Redis say nothing.
-    let half = deadline.inner - (deadline.inner.saturating_duration_since(tokio::time::Instant::now()) / 2);
-    match api.ledger.account(caller.user, half).await {
-        Ok(account) => {
+    let known = balance_of(&api, caller.user, api.deadline()).await?;
+    Ok(match known {
+        Known::Live(account) => {
             let status = if account.suspended { UserStatus::Suspended } else { UserStatus::Active };
             let live = Live {
                 user_id: caller.user.to_string(),
@@ -91,28 +90,34 @@ pub async fn show(State(api): State<Api>, caller: For<Read>, query: Params) -> R
                 balance: (&account.balance).into(),
                 stale: false,
             };
-            Ok(json(StatusCode::OK, &live))
+            json(StatusCode::OK, &live)
         }
-        Err(refusal @ (Refusal::Unavailable { .. } | Refusal::Overloaded)) => {
-            from_postgres(&api, caller.user, refusal, deadline).await
-        }
-        Err(refusal) => Err(refusal.into()),
-    }
+        Known::Stale(user) => json(StatusCode::OK, &stale(&user)),
+    })
 }
 
-/// The last the ledger knows. When Postgres is away too, it is the live balance that could not be had.
-async fn from_postgres(
-    api: &Api,
-    user: UserId,
-    refusal: Refusal,
-    deadline: Deadline,
-) -> Result<Response, Problem> {
-    let found = deadline.store(Outcome::None, api.accounts.user(user)).await;
-    let user = found.map_err(|problem| match problem.code() {
-        super::code::Code::StoreUnavailable => refusal.into(),
-        _ => problem,
-    })?;
-    Ok(json(StatusCode::OK, &stale(&user)))
+/// What is known of a balance.
+pub enum Known {
+    /// By Redis: as it is now.
+    Live(Account),
+    /// By Postgres: the last the ledger heard.
+    Stale(Box<User>),
+}
+
+/// From Redis, or while it is away from Postgres. When that is away too, it is the live balance that could not be had.
+pub async fn balance_of(api: &Api, user: UserId, deadline: Deadline) -> Result<Known, Problem> {
+    // Half the time, so that Postgres has the other half should Redis say nothing.
+    let half = deadline.inner - (deadline.inner.saturating_duration_since(tokio::time::Instant::now()) / 2);
+    let refusal = match api.ledger.account(user, half).await {
+        Ok(account) => return Ok(Known::Live(account)),
+        Err(refusal @ (Refusal::Unavailable { .. } | Refusal::Overloaded)) => refusal,
+        Err(refusal) => return Err(refusal.into()),
+    };
+    match deadline.store(Outcome::None, api.accounts.user(user)).await {
+        Ok(user) => Ok(Known::Stale(Box::new(user))),
+        Err(problem) if problem.code() == Code::StoreUnavailable => Err(refusal.into()),
+        Err(problem) => Err(problem),
+    }
 }
 
 fn stale(user: &User) -> Stale {

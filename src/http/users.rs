@@ -26,7 +26,7 @@ use super::{
 use crate::{
     accounts::users::{CreateError, CreateUser, UpdateError, UpdateUser, UserError},
     ledger::Outcome,
-    quota::{AlertThreshold, UserId},
+    quota::UserId,
     store::{StoreError, User, UserFilter, UserStatus},
 };
 
@@ -167,7 +167,7 @@ pub async fn update(
         external_id: nullable(&body, "external_id")?,
         locale: nullable(&body, "locale")?,
         time_zone: nullable(&body, "time_zone")?,
-        alert_threshold: threshold(&body)?,
+        alert_threshold: body.threshold("alert_threshold")?,
     };
     let expected = etag::if_match(&headers)?;
     let call = api.accounts.update_user(caller.user, &expected, update);
@@ -184,13 +184,6 @@ fn nullable<const N: usize>(
         Some("null") => Ok(Some(None)),
         _ => Ok(body.text(name)?.map(|text| Some(text.into_owned()))),
     }
-}
-
-fn threshold<const N: usize>(body: &Object<'_, N>) -> Result<Option<AlertThreshold>, Problem> {
-    let Some(raw) = body.raw("alert_threshold") else { return Ok(None) };
-    let is_number = raw.starts_with(|first: char| first.is_ascii_digit() || first == '-');
-    let code = if is_number { Code::InvalidAlertThreshold } else { Code::InvalidBody };
-    raw.parse().map(Some).map_err(|_| Problem::new(code).field("alert_threshold"))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -214,6 +207,15 @@ pub async fn list(State(api): State<Api>, _: Admin, mut query: Params) -> Result
     let limit = query.take_limit()?;
     let after = query.take_parsed::<UserId>("after")?;
     let (email, external_id) = (query.take("email"), query.take("external_id"));
+    let status = match query.take("status") {
+        None => None,
+        Some(word) => Some(
+            [UserStatus::Active, UserStatus::Suspended]
+                .into_iter()
+                .find(|status| status.as_str() == word)
+                .ok_or_else(|| Problem::new(Code::InvalidQuery).field("status"))?,
+        ),
+    };
     query.end()?;
     for (name, text) in [("email", &email), ("external_id", &external_id)] {
         // Postgres cannot even be asked for a text with a NUL.
@@ -221,7 +223,7 @@ pub async fn list(State(api): State<Api>, _: Admin, mut query: Params) -> Result
             return Err(Problem::new(Code::InvalidQuery).field(name));
         }
     }
-    let filter = UserFilter { email: email.as_deref(), external_id: external_id.as_deref() };
+    let filter = UserFilter { email: email.as_deref(), external_id: external_id.as_deref(), status };
     // One more than asked for tells whether there is a next page.
     let call = api.accounts.users(after, limit + 1, filter);
     let mut users = api.deadline().store(Outcome::None, call).await?;
@@ -274,7 +276,11 @@ impl From<StoreError> for Problem {
                 tracing::warn!(%error, "the answer of Postgres was lost");
                 Self::unavailable(Code::StoreUnavailable, Outcome::Unknown)
             }
-            StoreError::Schema(_) | StoreError::Corrupt(_) | StoreError::Failed(_) => {
+            StoreError::Schema(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Sealed(_)
+            | StoreError::Sealing(_)
+            | StoreError::Failed(_) => {
                 tracing::error!(%error, "a request met what should not be");
                 Code::Internal.into()
             }

@@ -53,7 +53,7 @@ pub struct Time(Timestamp);
 
 impl Time {
     /// `None` for what is no time of this calendar.
-    fn from_ms(ms: u64) -> Option<Self> {
+    pub fn from_ms(ms: u64) -> Option<Self> {
         i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(Self)
     }
 }

@@ -8,6 +8,7 @@ use super::{
     gate::{Doubt, Pass},
     job::{Job, Reason, Verdict},
     ring::Witnessed,
+    scripts,
     session::{Link, is_no_script, leads_nowhere},
     shard::{Shard, Shards},
     wire::{Answer, Head, Operation, Status, Verb, apply},
@@ -96,12 +97,17 @@ impl Batch {
         }
     }
 
+    /// How many operations it brings to Redis.
+    pub fn operations(&self) -> usize {
+        self.calls.iter().map(|call| call.operations().count()).sum()
+    }
+
     /// Sends the pipeline and answers every job. False when the connection must not be used again.
     pub async fn run(self, link: &mut Link, shards: &Shards) -> bool {
         if self.calls.is_empty() {
             return !self.misled;
         }
-        let replies = match link.send(self.pipe).await {
+        let replies = match link.send(scripts::APPLY.name, self.pipe).await {
             Ok(replies) if replies.len() == self.calls.len() => replies,
             result => {
                 tracing::warn!(error = ?result.err(), "a batch got no reply");

@@ -136,6 +136,11 @@ impl Calls {
         }
     }
 
+    /// All lanes.
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
     /// Operations of one account stay in one lane, so that they stay in order.
     pub fn lane_of(&self, user: UserId) -> &Lane {
         let (high, low) = user.0.as_u64_pair();

@@ -178,6 +178,11 @@ impl Gate {
         self.state().ring.len()
     }
 
+    /// How many may.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Forgets settles whose every outbox id Postgres has, in the ledger or among the dead letters; says how many.
     pub fn confirm(&self, booked: &HashSet<OutboxId>) -> usize {
         let ring = &mut self.state().ring;

@@ -75,7 +75,10 @@ impl Keeper {
                 self.heartbeat().await;
             }
             self.check_server().await;
-            match self.store.partitions().await {
+            let looked = Instant::now();
+            let rows = self.store.partitions().await;
+            metrics::postgres_look(rows.is_ok(), looked.elapsed());
+            match rows {
                 Ok(rows) => self.tend_all(rows, &stop, &tasks).await,
                 // The hot path needs no Postgres: gates stay as they are.
                 Err(error) => tracing::warn!(%error, "partitions cannot be read"),
@@ -117,7 +120,9 @@ impl Keeper {
 
     /// A restarted server shows here also when no call is made; and so does a short memory.
     async fn check_server(&self) {
-        let Ok(info) = self.redis.server_info().await else { return };
+        let info = self.redis.server_info().await;
+        metrics::redis_state(info.as_ref().ok().map(|info| (info.used_memory, info.max_memory)));
+        let Ok(info) = info else { return };
         let short = info.max_memory > 0 && info.used_memory as f64 > info.max_memory as f64 * MEMORY_SHARE;
         for shard in self.shards.iter() {
             shard.note_memory(short);
@@ -258,11 +263,11 @@ impl Keeper {
                 match recovery.run().await {
                     Ok(epoch) => {
                         let seconds = started.elapsed().as_secs_f64();
-                        metrics::recovery("done");
+                        metrics::recovered(started.elapsed());
                         tracing::info!(partition = partition.0, epoch, seconds, "recovered");
                     }
                     Err(error) => {
-                        metrics::recovery("failed");
+                        metrics::recovery_failed();
                         tracing::warn!(partition = partition.0, %error, "a recovery will start over");
                     }
                 }

@@ -5,7 +5,13 @@
 //! releases, debits and expiries have their own queue and go first; reserves are shed first. Without a connection
 //! every job is answered with [`Reason::Down`] while the lane probes for a new one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use smallvec::{SmallVec, smallvec};
 use tokio::{
@@ -39,6 +45,17 @@ pub struct Lane {
     /// What waiting operations that go together may take of the queues: these count jobs, and they are one.
     together: Room,
     max_batch: usize,
+    in_flight: Arc<AtomicUsize>,
+}
+
+/// How full a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLoad {
+    /// Jobs that wait, of one operation or of many that go together: settles and their like, and reserves.
+    pub urgent: usize,
+    pub reserves: usize,
+    /// Operations of the batch that is with Redis.
+    pub in_flight: usize,
 }
 
 /// How many operations of jobs of many may wait, by queue.
@@ -74,7 +91,8 @@ impl Lane {
             reserves: Arc::new(Semaphore::new(config.reserve_queue)),
         };
         let max_batch = config.max_batch;
-        let lane = Self { urgent, reserves, waiting, together, max_batch };
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let lane = Self { urgent, reserves, waiting, together, max_batch, in_flight: Arc::clone(&in_flight) };
         let task = LaneTask {
             urgent: urgent_jobs,
             reserves: reserve_jobs,
@@ -83,6 +101,7 @@ impl Lane {
             limits: Limits::new(config),
             session: None,
             next_probe: Instant::now(),
+            in_flight,
         };
         (lane, task)
     }
@@ -93,6 +112,16 @@ impl Lane {
         match self.enqueue(partition, smallvec![operation], deadline) {
             Ok(queued) => queued.verdicts().await.pop().unwrap_or(Verdict::Unknown),
             Err(reason) => Verdict::NotRun(reason),
+        }
+    }
+
+    /// How full it is now.
+    pub fn load(&self) -> LaneLoad {
+        let waiting = |queue: &mpsc::Sender<Job>| queue.max_capacity() - queue.capacity();
+        LaneLoad {
+            urgent: waiting(&self.urgent),
+            reserves: waiting(&self.reserves),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
         }
     }
 
@@ -151,6 +180,7 @@ pub struct LaneTask {
     limits: Limits,
     session: Option<Session>,
     next_probe: Instant,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl LaneTask {
@@ -209,7 +239,10 @@ impl LaneTask {
             return;
         };
         let batch = Batch::build(jobs, &self.shards, &self.limits, session.link().run_id(), fresh);
-        if batch.run(session.link(), &self.shards).await {
+        self.in_flight.store(batch.operations(), Ordering::Relaxed);
+        let usable = batch.run(session.link(), &self.shards).await;
+        self.in_flight.store(0, Ordering::Relaxed);
+        if usable {
             self.session = Some(session);
         } else {
             session.discard();

@@ -10,7 +10,8 @@
 //! | `keeper`, `recovery`, `witness` | what happens when Redis restarts, forgets or goes back |
 //! | `cold`, `loader`, `pusher`, `policy` | from Postgres to Redis: cold accounts, grants, policy versions |
 //! | `sweeper`, `lookup`, `outbox` | expiry; Postgres's answer for ids Redis has forgotten; the flusher's source |
-//! | `session`, `scripts`, `keys`, `wire` | the connection, the scripts, the key names, the packed layouts |
+//! | `gauges` | how full and how far behind all that is, for the metrics |
+//! | `session`, `server`, `scripts`, `keys`, `wire` | the connection, the server behind it, the scripts, the key names, the packed layouts |
 
 mod batch;
 mod calls;
@@ -18,6 +19,7 @@ mod chain;
 mod cold;
 mod convoy;
 mod gate;
+mod gauges;
 mod job;
 mod keeper;
 pub mod keys;
@@ -32,6 +34,7 @@ mod recovery;
 mod refusal;
 mod ring;
 pub mod scripts;
+mod server;
 mod session;
 mod shard;
 mod start;
@@ -43,6 +46,7 @@ mod witness;
 
 pub use chain::Chain;
 pub use outbox::{Outbox, OutboxPage};
+pub use reads::Warmth;
 pub use refusal::{Account, Done, Outcome, Receipt, Refusal};
 pub use session::CallError;
 pub use start::{Background, Ledger, Running};

@@ -25,6 +25,14 @@ const UNAVAILABLE: Refusal = Refusal::Unavailable { outcome: Outcome::None };
 /// Members of one step through the expiry index.
 const SCAN_STEP: &[u8] = b"1000";
 
+/// An account that Redis has.
+#[derive(Clone, Copy, Debug)]
+pub struct Warmth {
+    pub account: Account,
+    /// Of the account's partition, whoever they are of; read after the account.
+    pub outbox_entries: u64,
+}
+
 impl Ledger {
     /// Balance and state of an account.
     ///
@@ -33,6 +41,26 @@ impl Ledger {
     pub async fn account(&self, user: UserId, deadline: Instant) -> Result<Account, Refusal> {
         let answer = self.look(user, None, deadline).await?.answer;
         Ok(Account { balance: answer.balance, suspended: answer.suspended })
+    }
+
+    /// Balance and state of an account that Redis has, and how many entries wait in its partition's outbox; `None` for
+    /// a cold one, which stays cold.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn warmth(&self, user: UserId, deadline: Instant) -> Result<Option<Warmth>, Refusal> {
+        let shard = self.calls.shards().of(user);
+        let pass = shard.gate.wait_open(deadline).await.ok_or(UNAVAILABLE)?;
+        let asked = async {
+            let definite = self.peek(shard, pass, user, None).await?;
+            let reply = self.calls.redis().command("XLEN", &[&shard.keys.outbox()]).await.ok()?;
+            let waiting: u64 = redis::from_redis_value(reply.value).ok()?;
+            Some((definite.answer, waiting))
+        };
+        let asked = timeout_at(deadline, asked).await.ok().flatten();
+        let (answer, outbox_entries) = asked.ok_or(UNAVAILABLE)?;
+        let account = Account { balance: answer.balance, suspended: answer.suspended };
+        Ok((answer.status != Status::Cold).then_some(Warmth { account, outbox_entries }))
     }
 
     /// A reservation, from Redis or, once its retention has passed, what the ledger keeps of it.

@@ -12,9 +12,12 @@ use redis::{
     IntoConnectionInfo, Pipeline, RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value,
     aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
-use super::scripts::{self, Script};
+use super::{
+    scripts::{self, Script},
+    server::{ServerInfo, check_info},
+};
 use crate::{
     config::{RedisConfig, millis},
     crypto, metrics,
@@ -29,16 +32,6 @@ pub enum CallError {
     /// It may have run.
     #[error("outcome unknown: {0}")]
     Unknown(String),
-}
-
-/// What the server said about itself when the connection was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerInfo {
-    /// Changes with every start of the server.
-    pub run_id: Arc<str>,
-    pub used_memory: u64,
-    /// 0: no limit.
-    pub max_memory: u64,
 }
 
 /// Makes sessions.
@@ -160,7 +153,7 @@ impl Link {
         for script in scripts::all() {
             pipe.cmd("SCRIPT").arg("LOAD").arg(script.source);
         }
-        for reply in self.send(pipe).await? {
+        for reply in self.send("load_scripts", pipe).await? {
             reply.map_err(|e| classify(&e))?;
         }
         Ok(())
@@ -173,21 +166,30 @@ impl Link {
     pub async fn server_info(&mut self) -> Result<ServerInfo, CallError> {
         let mut pipe = Pipeline::new();
         pipe.cmd("INFO");
-        let reply = self.send(pipe).await?.pop().unwrap_or(Ok(Value::Nil)).map_err(|e| classify(&e))?;
+        let reply =
+            self.send("info", pipe).await?.pop().unwrap_or(Ok(Value::Nil)).map_err(|e| classify(&e))?;
         let text: String = redis::from_redis_value(reply).map_err(|e| CallError::NotRun(e.to_string()))?;
         check_info(&text)
     }
 
-    /// Sends all commands and waits for all replies, in order.
+    /// Sends all commands and waits for all replies, in order; measured among the calls of this name.
     ///
     /// # Errors
     /// [`CallError::Unknown`] when the connection broke or no reply came in time; drop the session then.
-    pub async fn send(&mut self, mut pipe: Pipeline) -> Result<Vec<RedisResult<Value>>, CallError> {
-        match tokio::time::timeout(self.timeout, pipe.ignore_errors().query_async(&mut self.connection)).await
-        {
+    pub async fn send(
+        &mut self,
+        call: &'static str,
+        mut pipe: Pipeline,
+    ) -> Result<Vec<RedisResult<Value>>, CallError> {
+        let started = Instant::now();
+        let sent = tokio::time::timeout(self.timeout, pipe.ignore_errors().query_async(&mut self.connection));
+        let replies: Result<Vec<RedisResult<Value>>, _> = match sent.await {
             Ok(replies) => replies.map_err(|e| classify(&e)),
             Err(_) => Err(CallError::Unknown("no reply in time".into())),
-        }
+        };
+        let succeeded = replies.as_ref().is_ok_and(|replies| replies.iter().all(Result::is_ok));
+        metrics::redis_call(call, succeeded, started.elapsed());
+        replies
     }
 }
 
@@ -211,33 +213,6 @@ pub fn leads_nowhere(error: &RedisError) -> bool {
             ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown
         )
     )
-}
-
-fn check_info(text: &str) -> Result<ServerInfo, CallError> {
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-            .unwrap_or_default()
-    };
-    let refuse = |why: &str| Err(CallError::NotRun(why.to_owned()));
-    if field("loading") == "1" {
-        return refuse("Redis is loading its data");
-    }
-    if field("role") != "master" {
-        return refuse("this Redis is no master");
-    }
-    if field("maxmemory_policy") != "noeviction" {
-        return refuse("maxmemory-policy must be noeviction: an evicted hold is a lost hold");
-    }
-    if field("aof_enabled") != "1" {
-        tracing::warn!("Redis keeps no append-only file: a restart of it loses every pending reservation");
-    }
-    Ok(ServerInfo {
-        run_id: field("run_id").into(),
-        used_memory: field("used_memory").parse().unwrap_or_default(),
-        max_memory: field("maxmemory").parse().unwrap_or_default(),
-    })
 }
 
 /// One session that many tasks share, for everything that is not on the hot path.
@@ -284,7 +259,7 @@ impl SharedSession {
     ) -> Result<Reply, CallError> {
         let mut pipe = Pipeline::new();
         evalsha(&mut pipe, script, keys, args);
-        self.send(run_id, &pipe).await
+        self.send(script.name, run_id, &pipe).await
     }
 
     /// Runs one script many times in one pipeline, on the server with this run id; the replies in order.
@@ -301,7 +276,7 @@ impl SharedSession {
         for (keys, args) in calls {
             evalsha(&mut pipe, script, &keys, &args);
         }
-        self.send_all(Some(run_id), &pipe).await.map(|(_, values)| values)
+        self.send_all(script.name, Some(run_id), &pipe).await.map(|(_, values)| values)
     }
 
     /// One plain command.
@@ -311,7 +286,7 @@ impl SharedSession {
         args.iter().for_each(|arg| {
             command.arg(*arg);
         });
-        self.send(None, &pipe).await
+        self.send("command", None, &pipe).await
     }
 
     /// Asks the server who it is, over the live connection.
@@ -352,14 +327,20 @@ impl SharedSession {
         }
     }
 
-    async fn send(&self, run_id: Option<&str>, pipe: &Pipeline) -> Result<Reply, CallError> {
-        let (run_id, mut values) = self.send_all(run_id, pipe).await?;
+    async fn send(
+        &self,
+        call: &'static str,
+        run_id: Option<&str>,
+        pipe: &Pipeline,
+    ) -> Result<Reply, CallError> {
+        let (run_id, mut values) = self.send_all(call, run_id, pipe).await?;
         Ok(Reply { run_id, value: values.pop().unwrap_or(Value::Nil) })
     }
 
     /// The server that answered, and its replies in order. A call that was refused refuses them all.
     async fn send_all(
         &self,
+        call: &'static str,
         run_id: Option<&str>,
         pipe: &Pipeline,
     ) -> Result<(Arc<str>, Vec<Value>), CallError> {
@@ -368,8 +349,8 @@ impl SharedSession {
             return Err(CallError::NotRun("connected to another Redis server".into()));
         }
         for _ in 0..3 {
-            match link.send(pipe.clone()).await.map(|replies| replies.into_iter().collect::<RedisResult<_>>())
-            {
+            let replies = link.send(call, pipe.clone()).await;
+            match replies.map(|replies| replies.into_iter().collect::<RedisResult<_>>()) {
                 Ok(Ok(values)) => return Ok((Arc::clone(link.run_id()), values)),
                 Ok(Err(e)) if is_no_script(&e) => link.load_scripts().await?,
                 Ok(Err(e)) => {

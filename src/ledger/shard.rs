@@ -1,6 +1,12 @@
 //! What a replica keeps of each partition: its keys, its gate, its load.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::{
+    sync::{
+        PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Mutex;
 
@@ -19,6 +25,7 @@ pub struct Shard {
     pub sweep: Mutex<()>,
     outbox_depth: AtomicU64,
     short_of_memory: AtomicBool,
+    swept: std::sync::Mutex<Swept>,
     soft_limit: u64,
     hard_limit: u64,
 }
@@ -43,9 +50,28 @@ impl Shard {
         self.outbox_depth.store(depth, Ordering::Relaxed);
     }
 
+    /// The last sweep that read what is due.
+    pub fn swept(&self) -> Swept {
+        *self.swept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn note_sweep(&self, overdue: Duration) {
+        let swept = Swept { at: Instant::now(), overdue };
+        *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = swept;
+    }
+
     pub fn note_memory(&self, short: bool) {
         self.short_of_memory.store(short, Ordering::Relaxed);
     }
+}
+
+/// What the last sweep of a partition met.
+#[derive(Clone, Copy, Debug)]
+pub struct Swept {
+    /// When it began.
+    pub at: Instant,
+    /// How long before that the oldest expiry was due; zero when none was.
+    pub overdue: Duration,
 }
 
 /// All partitions.
@@ -63,6 +89,7 @@ impl Shards {
             sweep: Mutex::new(()),
             outbox_depth: AtomicU64::new(0),
             short_of_memory: AtomicBool::new(false),
+            swept: std::sync::Mutex::new(Swept { at: Instant::now(), overdue: Duration::ZERO }),
             soft_limit: config.outbox_soft_limit,
             hard_limit: config.outbox_hard_limit,
         };

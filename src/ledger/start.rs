@@ -110,10 +110,6 @@ impl Ledger {
         closed.map(|shard| shard.id).collect()
     }
 
-    pub fn open_partitions(&self) -> usize {
-        self.calls.shards().iter().filter(|shard| shard.gate.is_open()).count()
-    }
-
     /// Acked settles Postgres may not have yet, over all partitions.
     pub fn witnessed(&self) -> usize {
         self.calls.shards().iter().map(|shard| shard.gate.ring_size()).sum()

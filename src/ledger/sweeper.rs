@@ -29,6 +29,10 @@ pub async fn sweep(calls: &Calls, shard: &Shard) {
     let mut until = None;
     loop {
         let Some((now_ms, oldest_ms, members)) = read_due(calls, shard).await else { return };
+        if until.is_none() {
+            let due_ms = if members.is_empty() { now_ms } else { oldest_ms };
+            shard.note_sweep(Duration::from_millis(now_ms.saturating_sub(due_ms)));
+        }
         let until_ms = *until.get_or_insert(now_ms);
         if members.is_empty() || oldest_ms > until_ms {
             return;

@@ -10,9 +10,12 @@ use super::{
     lookup::{self, Found},
     wire::{Answer, Facts, Operation, Options, Status, Verb, fingerprint},
 };
-use crate::quota::{
-    AmountError, Ask, Charge, Debit, Extend, Kind, Model, RequestId, Reservation, ReservationId, Reserve,
-    Settle, ShortBudget, State, Tokens, Transaction, UserId, transaction_id,
+use crate::{
+    metrics,
+    quota::{
+        AmountError, Ask, Charge, Debit, Extend, Kind, Model, RequestId, Reservation, ReservationId, Reserve,
+        Settle, ShortBudget, State, Tokens, Transaction, UserId, transaction_id,
+    },
 };
 
 /// How often an operation is looked up in Postgres before it is given up; each look-up has its own reason.
@@ -280,7 +283,9 @@ fn refusal(op: &Operation, definite: Definite) -> Refusal {
             let short = |(index, requested, available): (usize, u64, i64)| {
                 op.lines.get(index).map(|line| ShortBudget { budget: line.budget, requested, available })
             };
-            Refusal::Insufficient { short: answer.short.into_iter().filter_map(short).collect() }
+            let short: Vec<ShortBudget> = answer.short.into_iter().filter_map(short).collect();
+            short.iter().for_each(|short| metrics::denied(short.budget.kind()));
+            Refusal::Insufficient { short }
         }
         Status::Suspended => Refusal::Suspended,
         Status::Full => Refusal::Overloaded,

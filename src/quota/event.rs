@@ -22,10 +22,12 @@ pub enum EventKind {
     ReportReady,
     AccountSuspended,
     AccountResumed,
+    /// A webhook endpoint is sent nothing any more: it said so, or failed for days.
+    WebhookDisabled,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AlertWarning,
         Self::AlertCritical,
         Self::AlertBlocked,
@@ -38,6 +40,7 @@ impl EventKind {
         Self::ReportReady,
         Self::AccountSuspended,
         Self::AccountResumed,
+        Self::WebhookDisabled,
     ];
 
     /// The name in SQL, payloads and filters.
@@ -55,6 +58,7 @@ impl EventKind {
             Self::ReportReady => "report.ready",
             Self::AccountSuspended => "account.suspended",
             Self::AccountResumed => "account.resumed",
+            Self::WebhookDisabled => "webhook.disabled",
         }
     }
 

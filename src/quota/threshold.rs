@@ -14,6 +14,9 @@ pub struct InvalidThreshold;
 const WHOLE: u16 = 10_000;
 
 impl AlertThreshold {
+    /// Everything.
+    pub const WHOLE: Self = Self(WHOLE);
+
     /// # Errors
     /// When it is not 1 … 10,000.
     pub fn from_ten_thousandths(n: u16) -> Result<Self, InvalidThreshold> {
@@ -22,6 +25,11 @@ impl AlertThreshold {
 
     pub fn ten_thousandths(self) -> u16 {
         self.0
+    }
+
+    /// Whether `used` is at least this share of `total`, rounded up.
+    pub fn is_reached(self, used: u64, total: u64) -> bool {
+        u128::from(used) * u128::from(WHOLE) >= u128::from(total) * u128::from(self.0)
     }
 
     /// Written out it has at most four decimals again.

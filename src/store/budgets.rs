@@ -67,7 +67,8 @@ impl TryFrom<StateRow> for BudgetState {
             granted: unsigned(row.total_tokens)?,
             version: unsigned(row.version)?,
             policy_version: unsigned(row.policy_version)?,
-            suspended: UserStatus::from_sql(&row.status)? == UserStatus::Suspended,
+            // A deleted account takes what is under way, and nothing new.
+            suspended: row.status != UserStatus::Active.as_str(),
         })
     }
 }

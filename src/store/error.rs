@@ -2,6 +2,8 @@
 
 use sqlx::error::DatabaseError;
 
+use crate::crypto::{KeyringError, OpenError};
+
 /// Why a call on the store has no answer.
 ///
 /// Refusals that a caller can expect (a taken e-mail, an unknown user, a fenced booking) are values of each
@@ -23,6 +25,12 @@ pub enum StoreError {
     /// What Postgres holds cannot be: a value outside its domain, a row count that does not fit.
     #[error("Postgres holds what cannot be: {0}")]
     Corrupt(Box<str>),
+    /// A sealed value cannot be opened: its key is missing, or it is not what was sealed.
+    #[error(transparent)]
+    Sealed(#[from] OpenError),
+    /// Nothing can be sealed.
+    #[error("{0}")]
+    Sealing(Box<str>),
     /// A statement failed in a way no caller can mend: a bug, or rights that are missing.
     #[error("a statement failed: {0}")]
     Failed(Box<str>),
@@ -88,7 +96,9 @@ impl StoreError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::Contended(_) | Self::Unknown(_) => true,
-            Self::Schema(_) | Self::Corrupt(_) | Self::Failed(_) => false,
+            Self::Schema(_) | Self::Corrupt(_) | Self::Sealed(_) | Self::Sealing(_) | Self::Failed(_) => {
+                false
+            }
         }
     }
 
@@ -100,11 +110,21 @@ impl StoreError {
     pub(super) fn from_acquire(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Configuration(_) => Self::Failed(error.to_string().into()),
+            // The one setting of a session whose value may not exist is the role.
+            sqlx::Error::Database(ref refused) if refused.code().as_deref() == Some("22023") => {
+                Self::Failed(format!("{error}: run `cota migrate`, which makes it").into())
+            }
             sqlx::Error::Database(ref refused) if verdict(refused.as_ref()) == Verdict::Failed => {
                 Self::Failed(error.to_string().into())
             }
             _ => Self::Unavailable(error.to_string().into()),
         }
+    }
+}
+
+impl From<KeyringError> for StoreError {
+    fn from(error: KeyringError) -> Self {
+        Self::Sealing(error.to_string().into())
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, raw_ids};
 use crate::quota::{EventKind, UserId};
 
 /// An event to be written.
@@ -53,13 +53,30 @@ impl TryFrom<Row> for Event {
 }
 
 impl Store {
+    /// The id of each user's last event, 0 before the first. Unknown users are left out.
+    pub async fn last_events(&self, users: &[UserId]) -> Result<Vec<(UserId, i64)>, StoreError> {
+        let rows = self
+            .run(async |mut connection| {
+                // One look into the index per user, at its end.
+                sqlx::query!(
+                    r#"SELECT u.id, coalesce((SELECT max(e.id) FROM user_events e WHERE e.user_id = u.id), 0) AS "last!"
+                     FROM user_accounts u WHERE u.id = ANY($1)"#,
+                    &raw_ids(users),
+                )
+                .fetch_all(&mut *connection)
+                .await
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| (UserId(row.id), row.last)).collect())
+    }
+
     /// A user's events with ids above `after`, oldest first, at most `limit`.
     ///
     /// # Errors
     /// When Postgres cannot be asked, or holds a kind that this version does not know.
     pub async fn events_after(&self, user: UserId, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
         let rows = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 sqlx::query_as!(
                     Row,
                     "SELECT id, user_id, kind, data, created_at

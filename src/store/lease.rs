@@ -2,11 +2,14 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, pool::PoolConnection};
 
 use super::StoreError;
 
@@ -20,13 +23,53 @@ use super::StoreError;
 /// borrow cannot be shown to be `Send`.
 pub(super) async fn run<T, E>(
     pool: &PgPool,
+    waiting: &Waiting,
     limit: Duration,
     work: impl AsyncFnOnce(Lease) -> Result<T, E>,
 ) -> Result<T, StoreError>
 where
     E: Into<StoreError>,
 {
+    let place = waiting.enter();
     let connection = pool.acquire().await.map_err(StoreError::from_acquire)?;
+    drop(place);
+    settle(connection, limit, work).await
+}
+
+/// As [`run`], within a SQL transaction that `begin` starts and that is rolled back at the end: for reads. The work
+/// begins none of its own.
+pub(super) async fn run_within<T, E>(
+    pool: &PgPool,
+    waiting: &Waiting,
+    limit: Duration,
+    begin: String,
+    work: impl AsyncFnOnce(Lease) -> Result<T, E>,
+) -> Result<T, StoreError>
+where
+    E: Into<StoreError>,
+{
+    let place = waiting.enter();
+    let connection = pool.acquire().await.map_err(StoreError::from_acquire)?;
+    drop(place);
+    let within = async |mut lease: Lease| {
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *lease).await?;
+        let returned = lease.to.clone();
+        let result = work(lease).await.map_err(Into::into);
+        let Some(mut lease) = returned.lease_again() else { return result };
+        sqlx::raw_sql("ROLLBACK").execute(&mut *lease).await?;
+        result
+    };
+    settle(connection, limit, within).await
+}
+
+async fn settle<T, E>(
+    connection: PoolConnection<Postgres>,
+    limit: Duration,
+    work: impl AsyncFnOnce(Lease) -> Result<T, E>,
+) -> Result<T, StoreError>
+where
+    E: Into<StoreError>,
+{
     let returned = Returned::default();
     let lease = Lease { connection: Some(connection), to: returned.clone() };
     let result = match tokio::time::timeout(limit, work(lease)).await {
@@ -37,6 +80,30 @@ where
         returned.give_back(limit);
     }
     result
+}
+
+/// How many calls wait for a connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiting(Arc<AtomicUsize>);
+
+/// One call that waits; it no longer does when this is dropped, by whatever way.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Waiting {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self) -> Place<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Place(&self.0)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The connection of one call.
@@ -76,6 +143,12 @@ struct Returned(Arc<Slot>);
 struct Slot(Mutex<Option<PoolConnection<Postgres>>>);
 
 impl Returned {
+    /// The connection once more, when the work is done with it.
+    fn lease_again(&self) -> Option<Lease> {
+        let connection = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        connection.map(|connection| Lease { connection: Some(connection), to: self.clone() })
+    }
+
     fn put(&self, connection: Option<PoolConnection<Postgres>>) {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }

@@ -7,20 +7,36 @@
 //! Every call ends within a bound and may be repeated. Locks are taken in one order by all: a row of `partitions`,
 //! then rows of `user_accounts` by id, then the rest.
 
+mod alerts;
+mod anomalies;
+mod audit;
 mod booking;
 mod budgets;
 mod dead_letters;
+mod deliveries;
 mod error;
+mod event_tickets;
 mod events;
 mod grants;
+mod health;
+mod history;
 mod lease;
+mod notification_settings;
+mod notifications;
 mod partitions;
+mod personal;
 mod profiles;
-mod recovery_lock;
+mod renewals;
 mod replicas;
+mod reports;
 mod schema;
+mod sealed;
+mod secrets;
+mod session_lock;
 mod transactions;
+mod usage;
 mod users;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,21 +45,44 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
+pub use alerts::{Alert, AlertConfig, AlertConfigUpdate};
+pub use anomalies::{Anomaly, BusyUser, NewAnomaly};
+pub use audit::{
+    ACTS, Actor, AuditRow, ChainHead, Extent, Finding, Flaw, Refused, Verification, caller_known, with_caller,
+};
 pub use booking::{Booked, Booker, Booking};
 pub use budgets::{BudgetState, Loaded};
 pub use dead_letters::{DeadLetter, DeadReason};
+pub use deliveries::{Delivery, DeliveryState, Resend};
 pub use error::{SchemaError, StoreError};
 pub use events::{Event, NewEvent};
-pub use grants::{Credit, CreditOutcome, Grant, GrantKind};
+pub use grants::{Credit, CreditOutcome, Grant, GrantKind, Payment};
+pub use health::AccountHealth;
+pub use history::{HistoryFilter, HistoryKey, HistoryRow};
+pub use notification_settings::{NotificationSettings, SettingsUpdate};
+pub use notifications::{Attempt, Backlog, Backlogs, EmailClaim, EmailVerdict, Verdict, WebhookClaim};
 pub use partitions::{PartitionRow, PartitionState};
+pub use personal::Deletion;
 pub use profiles::{Expected, ProfileChange, Update};
-pub use recovery_lock::RecoveryLock;
+pub use renewals::{AutoRenewal, AutoRenewalUpdate, Confirmation, Renewal, RenewalState, Renewed};
 pub use replicas::ReplicaId;
+pub use reports::{
+    Consolidated, ConsolidatedUser, DayUse, DueUser, GrantSum, ModelUse, Report, ReportPeriod, Reported,
+    Summary,
+};
+pub use sealed::{Resealed, SealedColumn, SealedCount};
+pub use secrets::EmailsSealed;
+pub use session_lock::{SessionLock, Task};
 pub use transactions::{Drift, LedgerRow};
+pub use usage::{UsageMarks, UsageSums};
 pub use users::{Creation, NewUser, User, UserFilter, UserStatus};
+pub use webhooks::{
+    DisabledReason, EndpointChange, EndpointCreation, EndpointUpdate, NewEndpoint, WebhookEndpoint,
+};
 
 use crate::{
     config::{PostgresConfig, millis},
+    crypto::Keyring,
     quota::UserId,
 };
 
@@ -52,8 +91,23 @@ use crate::{
 pub struct Store {
     pool: PgPool,
     options: Arc<PgConnectOptions>,
+    /// For migrations: the login that owns the tables.
+    owner: Arc<PgConnectOptions>,
+    keyring: Keyring,
+    waiting: lease::Waiting,
     /// Bound of one call, from the moment it has a connection.
     call_timeout: Duration,
+}
+
+/// What the pool of connections does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolState {
+    pub in_use: usize,
+    pub idle: usize,
+    /// Connections there may be.
+    pub limit: u32,
+    /// Calls that wait for a connection.
+    pub waiting: usize,
 }
 
 /// How often a call runs again after a deadlock or a serialization failure before the caller hears of it.
@@ -64,37 +118,55 @@ impl Store {
     ///
     /// # Errors
     /// When the URL is malformed or Postgres cannot be reached.
-    pub async fn connect(config: &PostgresConfig) -> Result<Self, StoreError> {
-        let store = Self::lazy(config)?;
+    pub async fn connect(config: &PostgresConfig, keyring: &Keyring) -> Result<Self, StoreError> {
+        let store = Self::lazy(config, keyring)?;
         store.ping().await?;
         Ok(store)
     }
 
-    /// Sets up the pool without a connection: for a service that has to start while Postgres is away.
+    /// Sets up the pool without a connection: for a service that has to start while Postgres is away. `keyring` opens
+    /// and seals what is secret in the rows.
     ///
     /// # Errors
     /// When the URL is malformed, or `ca_file` cannot be read.
-    pub fn lazy(config: &PostgresConfig) -> Result<Self, StoreError> {
+    pub fn lazy(config: &PostgresConfig, keyring: &Keyring) -> Result<Self, StoreError> {
         let options = encrypted(config, config.url.expose().parse().map_err(StoreError::from_acquire)?)?;
         let statement_ms = config.statement_timeout_ms;
-        let options = options.application_name("cota").options([
-            ("statement_timeout", statement_ms.to_string()),
-            // Shorter, so that a wait for a lock is told apart from a slow statement.
-            ("lock_timeout", (statement_ms / 2).max(1).to_string()),
-            ("idle_in_transaction_session_timeout", statement_ms.to_string()),
-            // The server's side of a dead link: it drops the session, and the locks with it.
-            ("tcp_user_timeout", statement_ms.to_string()),
-            ("tcp_keepalives_idle", "5".to_owned()),
-            ("tcp_keepalives_interval", "2".to_owned()),
-            ("tcp_keepalives_count", "3".to_owned()),
-        ]);
+        let options = tuned(options, statement_ms);
+        let owner = match config.owner_url.expose() {
+            "" => options.clone(),
+            url => tuned(encrypted(config, url.parse().map_err(StoreError::from_acquire)?)?, statement_ms),
+        };
+        let options = match &*config.role {
+            "" => options,
+            role => options.options([("role", role)]),
+        };
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(millis(config.acquire_timeout_ms))
             .connect_lazy_with(options.clone());
         // Time for the server's own time-outs to speak first: theirs is the definite answer.
         let call_timeout = millis(statement_ms) + Duration::from_millis(500);
-        Ok(Self { pool, options: Arc::new(options), call_timeout })
+        let waiting = lease::Waiting::default();
+        Ok(Self {
+            pool,
+            options: Arc::new(options),
+            owner: Arc::new(owner),
+            keyring: keyring.clone(),
+            waiting,
+            call_timeout,
+        })
+    }
+
+    /// What the pool of connections does now.
+    pub fn pool_state(&self) -> PoolState {
+        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
+        PoolState {
+            in_use: size.saturating_sub(idle),
+            idle,
+            limit: self.pool.options().get_max_connections(),
+            waiting: self.waiting.count(),
+        }
     }
 
     /// Whether Postgres answers.
@@ -109,12 +181,44 @@ impl Store {
         self.pool.close().await;
     }
 
+    /// Runs work of the service itself, or for an admin: it sees all rows.
     async fn run<T, E: Into<StoreError>>(
         &self,
         work: impl AsyncFnOnce(lease::Lease) -> Result<T, E>,
     ) -> Result<T, StoreError> {
-        lease::run(&self.pool, self.call_timeout, work).await
+        lease::run(&self.pool, &self.waiting, self.call_timeout, work).await
     }
+
+    /// Runs reads about one user: in the tables of users there are no rows for them but that user's, whatever the SQL
+    /// says (`migrations/0060_isolation.sql`). Whoever reads on behalf of a user goes this way.
+    async fn run_as<T, E: Into<StoreError>>(
+        &self,
+        user: UserId,
+        work: impl AsyncFnOnce(lease::Lease) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
+        let begin = format!(
+            "BEGIN READ ONLY; SET LOCAL cota.scope = 'user'; SET LOCAL cota.user_id = '{}'",
+            user.0.hyphenated()
+        );
+        lease::run_within(&self.pool, &self.waiting, self.call_timeout, begin, work).await
+    }
+}
+
+/// What every session of ours is told.
+fn tuned(options: PgConnectOptions, statement_ms: u64) -> PgConnectOptions {
+    options.application_name("cota").options([
+        // Said once per session; what is done for a user narrows it down.
+        ("cota.scope", "service".to_owned()),
+        ("statement_timeout", statement_ms.to_string()),
+        // Shorter, so that a wait for a lock is told apart from a slow statement.
+        ("lock_timeout", (statement_ms / 2).max(1).to_string()),
+        ("idle_in_transaction_session_timeout", statement_ms.to_string()),
+        // The server's side of a dead link: it drops the session, and the locks with it.
+        ("tcp_user_timeout", statement_ms.to_string()),
+        ("tcp_keepalives_idle", "5".to_owned()),
+        ("tcp_keepalives_interval", "2".to_owned()),
+        ("tcp_keepalives_count", "3".to_owned()),
+    ])
 }
 
 /// With an authority of its own the server has to show a certificate; without, the URL's `sslmode` says what is done.
@@ -157,8 +261,9 @@ mod tests {
     fn calls_can_be_spawned() {
         fn spawnable<T>(_: impl Future<Output = T> + Send + 'static) {}
         let config = PostgresConfig::default();
+        let keyring = Keyring::of(&Keyring::generate("test").unwrap()).unwrap();
         spawnable(async move {
-            let store = Store::connect(&config).await?;
+            let store = Store::connect(&config, &keyring).await?;
             let user = UserId::generate();
             let partition = crate::quota::PartitionId(0);
             store.book(partition, 1, Booker::Flusher { run_id: "run" }, &[], 0).await?;

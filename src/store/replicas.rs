@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{Store, StoreError, signed};
+use super::{Store, StoreError, schema::newest_migration, signed};
 use crate::quota::PartitionId;
 
 /// One run of one process.
@@ -23,14 +23,32 @@ impl Store {
     pub async fn heartbeat(&self, replica: ReplicaId) -> Result<(), StoreError> {
         self.run(async |mut connection| {
             sqlx::query!(
-                "INSERT INTO replicas (id) VALUES ($1) ON CONFLICT (id) DO UPDATE SET seen_at = now()",
+                "INSERT INTO replicas (id, schema_version) VALUES ($1, $2)
+                 ON CONFLICT (id) DO UPDATE SET seen_at = now()",
                 replica.0,
+                newest_migration(),
             )
             .execute(&mut *connection)
             .await
         })
         .await?;
         Ok(())
+    }
+
+    /// How many processes seen within that time, by the clock of Postgres, know no sealed addresses.
+    pub async fn replicas_without_seals(&self, within: Duration) -> Result<u64, StoreError> {
+        let count = self
+            .run(async |mut connection| {
+                sqlx::query_scalar!(
+                    r#"SELECT count(*) AS "n!" FROM replicas
+                       WHERE schema_version IS NULL AND seen_at > now() - make_interval(secs => $1)"#,
+                    within.as_secs_f64(),
+                )
+                .fetch_one(&mut *connection)
+                .await
+            })
+            .await?;
+        super::unsigned(count)
     }
 
     /// Processes seen within that time, by the clock of Postgres.

@@ -12,12 +12,17 @@ use super::{
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
+/// The newest migration that this program knows.
+pub(super) fn newest_migration() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
 impl Store {
     /// Applies the migrations that are missing; says how many. Two at once wait for each other. Refuses a schema that
     /// is newer than this program, or was changed.
     pub async fn migrate(&self) -> Result<usize, StoreError> {
         // On a connection of its own without time-outs: a migration may take long, and dies with its process.
-        let options = (*self.options).clone().options([
+        let options = (*self.owner).clone().options([
             ("statement_timeout", "0"),
             ("lock_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),

@@ -92,7 +92,7 @@ impl Store {
     ) -> Result<Option<(Vec<LedgerRow>, PartitionRow)>, StoreError> {
         // One statement is one snapshot.
         let joined = self
-            .run(async |mut connection| {
+            .run_as(user, async |mut connection| {
                 sqlx::query!(
                     r#"SELECT p.id, p.epoch, p.state, p.step, p.run_id, p.high_water, p.outbox_high_water,
                               t.user_id AS "user_id?", t.reservation_id AS "reservation_id?", t.kind AS "kind?",

@@ -12,4 +12,6 @@ mod grants;
 mod policies;
 mod races;
 mod recovery;
+mod renewals;
+mod reports;
 mod tls;

@@ -15,6 +15,7 @@ use cota::{
 use crate::support::{
     TempFolder,
     certificates::Certificates,
+    keyring,
     world::{World, until},
 };
 
@@ -105,7 +106,7 @@ async fn postgres_is_reached_over_tls_and_only_the_right_one() {
     };
     let mut store = None;
     until("Postgres speaks TLS", async || {
-        store = Store::connect(&config(&certificates.ca, world.database.url())).await.ok();
+        store = Store::connect(&config(&certificates.ca, world.database.url()), &keyring()).await.ok();
         store.is_some()
     })
     .await;
@@ -118,10 +119,11 @@ async fn postgres_is_reached_over_tls_and_only_the_right_one() {
     let stranger = Certificates::write(&aside, &["127.0.0.1"]);
     let elsewhere = world.database.url().replace("127.0.0.1", "localhost");
     for (ca, url) in [(&stranger.ca, world.database.url()), (&certificates.ca, &*elsewhere)] {
-        let error = Store::connect(&config(ca, url)).await.unwrap_err().to_string();
+        let error = Store::connect(&config(ca, url), &keyring()).await.unwrap_err().to_string();
         assert!(error.contains("certificate"), "{error}");
     }
-    let missing = Store::lazy(&config(&folder.join("nowhere.pem"), world.database.url())).unwrap_err();
+    let missing =
+        Store::lazy(&config(&folder.join("nowhere.pem"), world.database.url()), &keyring()).unwrap_err();
     assert!(missing.to_string().contains("postgres.ca_file"), "{missing}");
     assert!(!missing.is_retryable(), "a start must not wait for it");
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod canaries;
 mod gateway;
 mod losses;
 mod replica;

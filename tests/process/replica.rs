@@ -1,7 +1,9 @@
 //! `cota serve` as a child process.
 
 use std::{
+    fs::File,
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -10,7 +12,7 @@ use cota::{
     http::jwt::{Role, mint},
 };
 
-use crate::support::world::until;
+use crate::support::{servers, world::until};
 
 /// A replica; killed when dropped.
 pub struct Replica {
@@ -27,6 +29,10 @@ pub fn gateway_jwt(config: &Config) -> String {
     mint(&auth(config), "test-gateway", Role::Gateway, 3_600).unwrap()
 }
 
+pub fn admin_jwt(config: &Config) -> String {
+    mint(&auth(config), "test-admin", Role::Admin, 3_600).unwrap()
+}
+
 fn auth(config: &Config) -> AuthConfig {
     config.auth.clone()
 }
@@ -34,6 +40,15 @@ fn auth(config: &Config) -> AuthConfig {
 impl Replica {
     /// Starts one on these stores and waits until it is ready.
     pub async fn start(config: &Config) -> Self {
+        Self::spawn(config, Stdio::null(), "warn").await
+    }
+
+    /// As [`Self::start`], with a log of its own.
+    pub async fn start_logging(config: &Config, log: &Path, filter: &str) -> Self {
+        Self::spawn(config, File::create(log).unwrap().into(), filter).await
+    }
+
+    async fn spawn(config: &Config, log: Stdio, filter: &str) -> Self {
         let (http, metrics) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_cota"));
         command
@@ -41,13 +56,14 @@ impl Replica {
             .env("COTA_HTTP__LISTEN", format!("127.0.0.1:{http}"))
             .env("COTA_HTTP__METRICS_LISTEN", format!("127.0.0.1:{metrics}"))
             .env("COTA_AUTH__HS256_SECRET", config.auth.hs256_secret.expose())
+            .envs(servers::keys_environment(&config.keys))
             .env("COTA_REDIS__URL", config.redis.url.expose())
             .env("COTA_POSTGRES__URL", config.postgres.url.expose())
             .env("COTA_POSTGRES__MAX_CONNECTIONS", "8")
-            .env("COTA_LOG__FILTER", "warn")
+            .env("COTA_LOG__FILTER", filter)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(log);
         let replica = Self {
             child: command.spawn().unwrap(),
             url: format!("http://127.0.0.1:{http}"),

@@ -10,7 +10,7 @@ use cota::{
 use crate::scratch::{Database, P0, P1, database, entry};
 
 async fn credit(store: &Store, user: UserId, tokens: i64, key: &str) {
-    let credit = Credit { kind: GrantKind::Purchase, tokens, idempotency_key: key.into(), reason: None };
+    let credit = Credit::new(GrantKind::Bonus, tokens, key);
     store.credit(user, &credit).await.unwrap();
 }
 

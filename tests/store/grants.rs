@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::scratch::database;
 
 fn purchase(tokens: i64, key: &str) -> Credit {
-    Credit { kind: GrantKind::Purchase, tokens, idempotency_key: key.into(), reason: None }
+    Credit::new(GrantKind::Purchase, tokens, key)
 }
 
 fn adjustment(tokens: i64, key: &str) -> Credit {
@@ -130,7 +130,8 @@ async fn no_grant_takes_the_total_out_of_its_range() {
     refused(purchase(1_000_000_000_001, "k")).await;
     refused(purchase(i64::MAX, "k")).await;
     refused(adjustment(i64::MIN, "k")).await;
-    refused(adjustment(-1, "k")).await;
+    let below = db.store.credit(id, &adjustment(-1, "k")).await.unwrap();
+    assert_eq!(below, CreditOutcome::Exceeds { limit: 0 });
 
     db.sql("UPDATE user_accounts SET total_tokens = 9007199254740990 WHERE id = $1", id).await;
     refused(purchase(2, "k")).await;

@@ -16,7 +16,10 @@ use tokio::{
     sync::watch,
 };
 
-use crate::scratch::{Database, P0, RUN, booked, config, database, entry};
+use crate::{
+    scratch::{Database, P0, RUN, booked, config, database, entry},
+    servers::keyring,
+};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
@@ -94,7 +97,7 @@ async fn a_commit_whose_answer_is_lost_is_unknown_and_may_be_repeated() {
     let user = db.user().await;
     let epoch = db.open(P0).await;
     let proxy = proxy(&db).await;
-    let store = Store::connect(&config(&proxy.url)).await.unwrap();
+    let store = Store::connect(&config(&proxy.url), &keyring()).await.unwrap();
     let batch = [entry(user, "r", Kind::Settle, 5, 1)];
     let book = async || store.book(P0, epoch, Booker::Flusher { run_id: RUN }, &batch, 1).await;
 
@@ -122,7 +125,7 @@ async fn calls_on_a_dead_link_end_and_do_not_use_up_the_pool() {
     let db = database().await;
     let user = db.user().await;
     let proxy = proxy(&db).await;
-    let store = Store::connect(&hasty(&proxy.url)).await.unwrap();
+    let store = Store::connect(&hasty(&proxy.url), &keyring()).await.unwrap();
     store.user(user).await.unwrap();
     proxy.mode.send_replace(Mode::Frozen);
     let started = Instant::now();
@@ -150,10 +153,10 @@ async fn a_server_that_never_speaks_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://cota@{}/cota", listener.local_addr().unwrap());
     let started = Instant::now();
-    let error = Store::connect(&hasty(&url)).await.unwrap_err();
+    let error = Store::connect(&hasty(&url), &keyring()).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert!(matches!(Store::lazy(&hasty("nonsense")), Err(StoreError::Failed(_))));
+    assert!(matches!(Store::lazy(&hasty("nonsense"), &keyring()), Err(StoreError::Failed(_))));
 }
 
 #[tokio::test]
@@ -161,7 +164,7 @@ async fn a_wait_for_a_lock_ends_with_a_definite_answer() {
     let db = database().await;
     let user = db.user().await;
     let epoch = db.open(P0).await;
-    let store = Store::connect(&hasty(&db.url)).await.unwrap();
+    let store = Store::connect(&hasty(&db.url), &keyring()).await.unwrap();
     let mut stranger = db.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM user_accounts FOR UPDATE").execute(&mut *stranger).await.unwrap();
     let batch = [entry(user, "r", Kind::Settle, 5, 1)];

@@ -7,7 +7,10 @@ use cota::{
 };
 use sqlx::PgPool;
 
-use crate::servers::{self, TestDatabase};
+use crate::{
+    servers::{self, TestDatabase},
+    sums,
+};
 
 pub const P0: PartitionId = PartitionId(0);
 pub const P1: PartitionId = PartitionId(1);
@@ -34,7 +37,7 @@ pub fn config(url: &str) -> PostgresConfig {
 pub async fn database() -> Database {
     let database = servers::database().await;
     let url = database.url().to_owned();
-    let store = Store::connect(&config(&url)).await.unwrap();
+    let store = Store::connect(&config(&url), &servers::keyring()).await.unwrap();
     store.ensure_partitions(Partitions::new(8).unwrap()).await.unwrap();
     Database { store, pool: PgPool::connect_lazy(&url).unwrap(), url, _database: database }
 }
@@ -86,6 +89,7 @@ impl Database {
 
     pub async fn assert_no_drift(&self) {
         assert_eq!(self.store.drift().await.unwrap(), []);
+        sums::usage_is_the_ledger(&self.pool).await;
     }
 }
 
@@ -109,5 +113,5 @@ pub fn entry(user: UserId, reservation: &str, kind: Kind, tokens: i64, sequence:
 }
 
 pub fn booked(inserted: usize, replayed: usize, dead: usize) -> Booked {
-    Booked { inserted, replayed, dead }
+    Booked { inserted, replayed, dead, to_renew: 0 }
 }

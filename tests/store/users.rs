@@ -91,7 +91,7 @@ async fn pages_show_every_account_once_and_filters_find_one() {
     assert_eq!(seen, all);
 
     let find = async |email, external_id| {
-        let filter = UserFilter { email, external_id };
+        let filter = UserFilter { email, external_id, ..UserFilter::default() };
         let found = db.store.users(None, 10, filter).await.unwrap();
         found.into_iter().map(|user| user.email).collect::<Vec<_>>()
     };

@@ -119,6 +119,19 @@ impl Connection {
         }
     }
 
+    /// The same, by a peer that is there: it answers pings.
+    pub async fn awake(&mut self, kind: u8) -> Frame {
+        loop {
+            let found = self.next().await.expect("the frame before the end");
+            if found.kind == kind {
+                return found;
+            }
+            if found.kind == PING && found.flags & ACK == 0 {
+                self.send(&frame(PING, ACK, 0, &found.payload)).await;
+            }
+        }
+    }
+
     /// All frames until the peer closes.
     pub async fn rest(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();

@@ -9,12 +9,16 @@ use cota::{
         wire::{Record, StoredBudget},
     },
     quota::{BudgetId, ReservationId, State, UserId},
+    store::{Extent, Flaw},
 };
 use redis::aio::MultiplexedConnection;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
-use super::world::{World, until};
+use super::{
+    sums,
+    world::{World, until},
+};
 
 /// Waits until every outbox and every ring is empty (invariant 12).
 pub async fn settle_down(world: &World) {
@@ -37,7 +41,13 @@ pub async fn check(world: &World) {
     acked_is_booked_once(world, &rows);
     booked_was_asked(world, &rows);
     assert_eq!(world.store.drift().await.unwrap(), [], "3: used is the sum of the ledger");
+    sums::usage_is_the_ledger(pool).await;
     grants_converge(pool).await;
+    let audit = world.store.verify_audit(Extent::Whole, &[], &mut |_, _| {}).await.unwrap();
+    let rewritten = audit.findings.iter().filter(|found| found.flaw == Flaw::Transactions).count();
+    assert_eq!(rewritten > 0, world.is_rewritten(), "what was booked is as it was: {:?}", audit.findings);
+    let flaws: Vec<_> = audit.findings.iter().filter(|found| found.flaw != Flaw::Transactions).collect();
+    assert!(flaws.is_empty(), "every batch and grant is in the audit log as it is: {flaws:?}");
     stores_agree(world, pool).await;
 }
 
@@ -114,17 +124,11 @@ async fn stores_agree(world: &World, pool: &PgPool) {
             *held.entry(user).or_default() += record.lines[0].amount as u64;
         }
     }
-    for (account, total, used) in accounts {
+    let budgets = budgets(world, &mut redis, &accounts).await;
+    for ((account, total, used), budget) in accounts.into_iter().zip(budgets) {
         let user = UserId(account);
-        let partition = world.partitions.of(user);
-        let keys = Keys::of(partition, world.partitions);
-        let epoch: Option<String> =
-            redis::cmd("HGET").arg(keys.meta()).arg("ep").query_async(&mut redis).await.unwrap();
-        let key = keys.budget(BudgetId::Balance(user));
-        let bytes: Option<Vec<u8>> = redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap();
-        let budget = bytes.map(|bytes| StoredBudget::decode(&bytes).unwrap());
         // A cold account has nothing in this life to disagree with.
-        let Some(budget) = budget.filter(|budget| Some(budget.epoch.to_string()) == epoch) else {
+        let Some(budget) = budget else {
             assert_eq!(held.get(&user), None, "a cold account holds nothing");
             continue;
         };
@@ -140,4 +144,32 @@ async fn stores_agree(world: &World, pool: &PgPool) {
             "13: Redis never grants more than Postgres, {user}"
         );
     }
+}
+
+/// What Redis has of these accounts in its partitions' present epochs; `None` for the cold.
+async fn budgets(
+    world: &World,
+    redis: &mut MultiplexedConnection,
+    accounts: &[(Uuid, i64, i64)],
+) -> Vec<Option<StoredBudget>> {
+    let mut epochs = BTreeMap::new();
+    for partition in world.partitions.iter() {
+        let key = Keys::of(partition, world.partitions).meta();
+        let epoch: Option<String> = redis::cmd("HGET").arg(key).arg("ep").query_async(redis).await.unwrap();
+        epochs.insert(partition, epoch);
+    }
+    let mut found = Vec::with_capacity(accounts.len());
+    for page in accounts.chunks(1_000) {
+        let mut reads = redis::pipe();
+        let partitions = page.iter().map(|account| world.partitions.of(UserId(account.0)));
+        for ((account, ..), partition) in page.iter().zip(partitions.clone()) {
+            reads.get(Keys::of(partition, world.partitions).budget(BudgetId::Balance(UserId(*account))));
+        }
+        let budgets: Vec<Option<Vec<u8>>> = reads.query_async(redis).await.unwrap();
+        found.extend(budgets.into_iter().zip(partitions).map(|(bytes, partition)| {
+            let budget = StoredBudget::decode(&bytes?).unwrap();
+            (Some(budget.epoch.to_string()) == epochs[&partition]).then_some(budget)
+        }));
+    }
+    found
 }

@@ -7,10 +7,15 @@ pub mod h2;
 pub mod identity;
 pub mod invariants;
 pub mod load;
+pub mod mail;
 pub mod partition;
 pub mod proxy;
+pub mod receiver;
 pub mod servers;
 pub mod service;
+pub mod sums;
 pub mod world;
 
-pub use servers::{TempFolder, TestDatabase, TestPostgres, TestRedis, database, postgres, redis, redis_with};
+pub use servers::{
+    TempFolder, TestDatabase, TestPostgres, TestRedis, database, keyring, keys, postgres, redis, redis_with,
+};

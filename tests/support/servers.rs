@@ -9,7 +9,8 @@ use std::{
 };
 
 use cota::{
-    config::{PostgresConfig, Secret},
+    config::{KeyConfig, KeysConfig, PostgresConfig, Secret},
+    crypto::Keyring,
     devstack::{PostgresOptions, PostgresServer, RedisOptions, RedisServer},
     store::Store,
 };
@@ -158,6 +159,30 @@ fn remove_abandoned(root: &Path) {
     }
 }
 
+/// Keys of all tests: a store opens what another one sealed.
+pub fn keys() -> KeysConfig {
+    let key = |letter: &str| Secret::new(letter.repeat(43) + "=");
+    let ring = vec![KeyConfig { id: "test".into(), key: Some(key("A")), key_file: None }];
+    KeysConfig { active: "test".into(), index_key: key("E"), ring }
+}
+
+/// The keys as the environment of `cota` takes them.
+pub fn keys_environment(keys: &KeysConfig) -> [(&'static str, String); 3] {
+    let table = |entry: &KeyConfig| {
+        format!("{{id=\"{}\",key=\"{}\"}}", entry.id, entry.key.as_ref().unwrap().expose())
+    };
+    let ring: Vec<String> = keys.ring.iter().map(table).collect();
+    [
+        ("COTA_KEYS__ACTIVE", keys.active.clone()),
+        ("COTA_KEYS__INDEX_KEY", keys.index_key.expose().to_owned()),
+        ("COTA_KEYS__RING", format!("[{}]", ring.join(","))),
+    ]
+}
+
+pub fn keyring() -> Keyring {
+    Keyring::of(&keys()).unwrap()
+}
+
 /// A database of one test.
 pub struct TestDatabase {
     name: String,
@@ -245,7 +270,7 @@ async fn template(server_url: &str) -> String {
             url: Secret::new(with_database(server_url, &draft)),
             ..PostgresConfig::default()
         };
-        let store = Store::lazy(&config).unwrap();
+        let store = Store::lazy(&config, &keyring()).unwrap();
         store.migrate().await.unwrap();
         store.close().await;
         execute(&mut connection, &format!("ALTER DATABASE {draft} RENAME TO {name}")).await;

@@ -312,7 +312,12 @@ impl Service {
 
     /// The text of `/metrics`.
     pub async fn metrics(&self) -> String {
-        let url = format!("http://{}/metrics", self.metrics);
+        self.metrics_page("/metrics").await
+    }
+
+    /// The text of a page of the metrics port.
+    pub async fn metrics_page(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.metrics);
         self.client.get(url).send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
     }
 

@@ -3,12 +3,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, RwLock},
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use cota::{
+    accounts::{Accounts, renewals::Renewer},
     config::{Config, Secret},
+    crypto::Keyring,
     flusher::{Flusher, RunningFlusher},
     ledger::{Ledger, Receipt, Refusal, Running, keys::Keys},
     quota::{
@@ -18,8 +23,9 @@ use cota::{
     store::{Creation, Credit, CreditOutcome, GrantKind, NewUser, Store},
 };
 use tokio::{runtime::Runtime, time::Instant};
+use tokio_util::sync::CancellationToken;
 
-use super::{TestDatabase, TestPostgres, TestRedis, database, invariants, postgres, redis};
+use super::{TestDatabase, TestPostgres, TestRedis, database, invariants, keys, postgres, redis};
 
 /// Bound of anything a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,6 +46,8 @@ pub fn id(text: &str) -> ReservationId {
 pub struct Replica {
     pub ledger: Ledger,
     running: Option<(Running, RunningFlusher)>,
+    /// Ends the renewer.
+    stop: CancellationToken,
     runtime: Option<Runtime>,
 }
 
@@ -48,18 +56,22 @@ impl Replica {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let _entered = runtime.enter();
-        let store = Store::lazy(&config.postgres).unwrap();
+        let store = Store::lazy(&config.postgres, &Keyring::of(&config.keys).unwrap()).unwrap();
         let (ledger, background) = Ledger::new(config, store.clone(), partitions).unwrap();
         let running = background.start();
-        let flusher =
-            Flusher::new(ledger.outbox().clone(), store, partitions, config.flusher.clone()).start();
+        let accounts = Accounts::new(store.clone(), ledger.clone());
+        let flusher = Flusher::new(ledger.outbox().clone(), store, partitions, config.flusher.clone());
+        let stop = CancellationToken::new();
+        runtime.spawn(Renewer::new(accounts, flusher.renewals()).run(stop.clone()));
+        let flusher = flusher.start();
         drop(_entered);
-        Self { ledger, running: Some((running, flusher)), runtime: Some(runtime) }
+        Self { ledger, running: Some((running, flusher)), stop, runtime: Some(runtime) }
     }
 
     /// As SIGTERM does: the outbox drained, every task ended.
     pub async fn stop(mut self) {
         let (running, flusher) = self.running.take().unwrap();
+        self.stop.cancel();
         flusher.stop().await;
         running.stop().await;
     }
@@ -99,6 +111,7 @@ pub struct World {
     pub partitions: Partitions,
     pub replicas: RwLock<Vec<Replica>>,
     pub journal: Mutex<Journal>,
+    rewritten: AtomicBool,
 }
 
 impl World {
@@ -127,8 +140,9 @@ impl World {
         config.postgres.url = Secret::new(database.url());
         config.postgres.max_connections = 8;
         config.ledger.partitions = 2;
+        config.keys = keys();
         change(&mut config);
-        let store = Store::connect(&config.postgres).await.unwrap();
+        let store = Store::connect(&config.postgres, &Keyring::of(&config.keys).unwrap()).await.unwrap();
         let wanted = Partitions::new(config.ledger.partitions).unwrap();
         let partitions = store.ensure_partitions(wanted).await.unwrap();
         let world = Self {
@@ -141,6 +155,7 @@ impl World {
             partitions,
             replicas: RwLock::default(),
             journal: Mutex::default(),
+            rewritten: AtomicBool::default(),
         };
         for _ in 0..replicas {
             world.add_replica();
@@ -200,7 +215,7 @@ impl World {
     /// Credits without waiting for Redis to hear of it.
     pub async fn credit(&self, user: UserId, tokens: u64, key: &str) {
         let tokens = i64::try_from(tokens).unwrap();
-        let credit = Credit { kind: GrantKind::Purchase, tokens, idempotency_key: key.into(), reason: None };
+        let credit = Credit::new(GrantKind::Bonus, tokens, key);
         let outcome = self.store.credit(user, &credit).await.unwrap();
         assert!(
             matches!(outcome, CreditOutcome::Granted { .. } | CreditOutcome::Replayed { .. }),
@@ -284,6 +299,16 @@ impl World {
     /// Something done to Postgres behind the service's back.
     pub async fn sql(&self, statement: &'static str) {
         sqlx::query(statement).execute(self.database.pool()).await.unwrap();
+    }
+
+    /// The same to what is booked: to make a past. The audit log must find it out.
+    pub async fn rewrite(&self, statement: &'static str) {
+        self.sql(statement).await;
+        self.rewritten.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_rewritten(&self) -> bool {
+        self.rewritten.load(Ordering::Relaxed)
     }
 
     /// (available, reserved, used)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{CliError, facts::Facts};
+use crate::{config::KeysConfig, crypto::Keyring};
 
 const FACTS: &str = "dev.json";
 const SECRETS: &str = "secrets.json";
@@ -21,6 +22,9 @@ const LOG: &str = "cota.log";
 pub(super) struct Secrets {
     pub(super) hs256_secret: String,
     pub(super) postgres_password: String,
+    /// A folder of an older version has none: it gets new ones.
+    #[serde(default)]
+    pub(super) keys: KeysConfig,
 }
 
 /// The folder, which nobody else uses while this lives.
@@ -58,15 +62,22 @@ impl Folder {
     /// The secrets; made at the first start.
     pub(super) fn secrets(&self) -> Result<Secrets, CliError> {
         let path = self.path.join(SECRETS);
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|e| CliError::io("reading", &path)(e.into())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let secrets = Secrets { hs256_secret: random_text(), postgres_password: random_text() };
-                write_private(&path, &secrets)?;
-                Ok(secrets)
+        let mut secrets = match fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map_err(|e| CliError::io("reading", &path)(e.into()))?
             }
-            Err(error) => Err(CliError::io("reading", &path)(error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Secrets {
+                hs256_secret: random_text(),
+                postgres_password: random_text(),
+                keys: KeysConfig::default(),
+            },
+            Err(error) => return Err(CliError::io("reading", &path)(error)),
+        };
+        if secrets.keys.ring.is_empty() {
+            secrets.keys = Keyring::generate("dev")?;
+            write_private(&path, &secrets)?;
         }
+        Ok(secrets)
     }
 
     /// Writes `dev.json`.
@@ -176,6 +187,8 @@ mod tests {
         let found = folder.secrets().unwrap();
         assert_eq!(made.hs256_secret, found.hs256_secret);
         assert_eq!(made.postgres_password, found.postgres_password);
+        assert_eq!(made.keys.index_key.expose(), found.keys.index_key.expose());
+        Keyring::of(&found.keys).unwrap();
         assert!(made.hs256_secret.len() >= 32 && made.hs256_secret != made.postgres_password);
         let mode = fs::metadata(place.0.join(SECRETS)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -27,7 +27,8 @@ use self::{
 use super::{CliError, shutdown};
 use crate::{
     app::{self, Addresses, AppError},
-    config::{Config, Secret},
+    config::{Config, PostgresConfig, Secret},
+    crypto::Keyring,
     devstack::{PostgresOptions, PostgresServer, RedisOptions, RedisServer},
     quota::UserId,
     store::Store,
@@ -37,6 +38,8 @@ use crate::{
 /// How long the service may take to be ready; a recovery after a restart is in it.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 const DATABASE: &str = "cota";
+/// What the service logs in as: it owns nothing.
+const LOGIN: &str = "cota_service";
 
 #[derive(Debug, Args)]
 pub(super) struct DevOptions {
@@ -113,10 +116,13 @@ async fn serve(
     config.http.listen = loopback(options.http_port, config.http.listen.port());
     config.http.metrics_listen = loopback(options.metrics_port, config.http.metrics_listen.port());
     config.auth.hs256_secret = Secret::new(&secrets.hs256_secret);
+    config.keys = secrets.keys.clone();
     config.redis.url = Secret::new(servers.redis.url());
-    config.postgres.url = Secret::new(servers.postgres.url(DATABASE));
+    config.postgres.role = PostgresConfig::default().role;
+    config.postgres.owner_url = Secret::new(servers.postgres.url(DATABASE));
+    config.postgres.url = Secret::new(servers.postgres.url_of(LOGIN, DATABASE));
     config.check()?;
-    let Some(user) = stop.run_until_cancelled(prepare(&config)).await else { return Ok(()) };
+    let Some(user) = stop.run_until_cancelled(prepare(&config, servers)).await else { return Ok(()) };
     let user = user?;
 
     let (started, addresses) = oneshot::channel();
@@ -160,9 +166,11 @@ fn finished(ended: Result<Result<(), AppError>, tokio::task::JoinError>) -> Resu
 }
 
 /// Makes sure of the schema and of the demo user.
-async fn prepare(config: &Config) -> Result<UserId, CliError> {
-    let store = Store::connect(&config.postgres).await?;
+async fn prepare(config: &Config, servers: &Servers) -> Result<UserId, CliError> {
+    let store = Store::lazy(&config.postgres, &Keyring::of(&config.keys)?)?;
     store.migrate().await?;
+    // The migrations made the role.
+    servers.postgres.create_login(LOGIN, &config.postgres.role).await?;
     let user = demo::ensure_user(&store).await;
     store.close().await;
     user

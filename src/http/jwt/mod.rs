@@ -36,7 +36,7 @@ use memory::{Memory, Taken};
 use source::Timing;
 
 /// Whoever makes a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
     pub subject: Arc<str>,
     pub role: Role,

@@ -53,7 +53,9 @@ pub fn add(id: &str, operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if let Some(answer) = examples.answer(status) {
-            for content in contents(response.content.values_mut()) {
+            // Other forms of the answer are not JSON.
+            let json = response.content.iter_mut().filter(|(name, _)| *name == "application/json");
+            for content in contents(json.map(|(_, content)| content)) {
                 content.example = Some(answer.clone());
             }
         }

@@ -25,11 +25,15 @@ use utoipa::{
         path::{Operation, ParameterBuilder, ParameterIn},
         request_body::RequestBody,
         schema::Type,
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
-use super::{batch, credits, debits, health, reservations, tokens, users};
+use super::{
+    adjustments, alerts, anomalies, audit, batch, credits, debits, deliveries, events, health, history,
+    metrics, notification_settings, personal, renewals, reports, reservations, tokens, user_health, users,
+    webhooks,
+};
 
 /// The order of `paths` and `tags` is the order in which they are shown.
 #[derive(OpenApi)]
@@ -45,14 +49,47 @@ use super::{batch, credits, debits, health, reservations, tokens, users};
         debits::debit,
         batch::batch,
         tokens::show,
+        metrics::show,
+        history::list,
+        anomalies::of_user,
+        reports::list,
+        reports::show,
+        user_health::show,
         users::create,
         users::list,
         users::show,
         users::update,
         users::suspend,
         users::resume,
+        personal::delete,
+        personal::export,
         credits::credit,
         credits::list,
+        reports::consolidated,
+        reports::summary,
+        anomalies::of_all,
+        audit::list,
+        audit::verify,
+        webhooks::create,
+        webhooks::list,
+        webhooks::show,
+        webhooks::update,
+        webhooks::rotate,
+        webhooks::delete,
+        deliveries::list,
+        deliveries::resend,
+        notification_settings::show,
+        notification_settings::replace,
+        events::watch,
+        events::ticket,
+        adjustments::adjust,
+        alerts::show_config,
+        alerts::set_config,
+        alerts::list,
+        renewals::show_config,
+        renewals::set_config,
+        renewals::list,
+        renewals::confirm,
         health::alive,
         health::ready,
         pages::describe,
@@ -60,9 +97,16 @@ use super::{batch, credits, debits, health, reservations, tokens, users};
     // What only parameters refer to is not collected by itself.
     components(schemas(
         problems::ProblemBody,
+        schemas::DeliveryId,
+        schemas::DeliveryState,
+        schemas::AuditNumber,
         schemas::EntityTags,
+        schemas::EventId,
+        schemas::Flagged,
         schemas::IdempotencyKey,
+        schemas::ListFormat,
         schemas::PageLimit,
+        schemas::ReportFormat,
         schemas::Pending,
         schemas::Sought,
     )),
@@ -71,8 +115,17 @@ use super::{batch, credits, debits, health, reservations, tokens, users};
         (name = "Debits", description = "Settle what was used without a reservation."),
         (name = "Batch", description = "Many of these in one call."),
         (name = "Balance", description = "What a user has left."),
+        (name = "Usage", description = "What a user used, how fast, and for what."),
+        (name = "Reports", description = "A user's months, to keep and to print."),
         (name = "Users", description = "Create, find, change, suspend and resume users."),
-        (name = "Credits", description = "Give users tokens."),
+        (name = "Credits", description = "Give users tokens, and correct what was given or charged."),
+        (name = "Alerts", description = "What users are told about their usage, and from where on."),
+        (name = "Renewals", description = "Tokens that are added by themselves when few are left."),
+        (name = "Overview", description = "All users at once, for operators."),
+        (name = "Audit", description = "What is on record, and whether the record is whole."),
+        (name = "Webhooks", description = "Be told of what happens to an account."),
+        (name = "Notifications", description = "What a user is told, and how."),
+        (name = "Live", description = "Balances and events as they happen."),
         (name = "Service", description = "For probes and tools; no JWT is needed."),
     ),
     security(("jwt" = [])),
@@ -97,6 +150,7 @@ impl Modify for Shared {
             require_one(components, body, members);
             require_one(components, &format!("{body}Operation"), members);
         }
+        agree_with_payment(components);
         define(components);
     }
 }
@@ -115,7 +169,7 @@ fn complete(operation: &mut Operation) {
     }
     examples::add(&id, operation);
     if let Some(RefOr::T(body)) = &mut operation.request_body
-        && takes_nothing(body)
+        && may_be_absent(body)
     {
         body.required = Some(Required::False);
     }
@@ -133,12 +187,11 @@ fn complete(operation: &mut Operation) {
     }
 }
 
-/// Whether it is the body without members, which may be left out.
-fn takes_nothing(body: &RequestBody) -> bool {
+/// Whether it is a body that needs no member, and may be left out.
+fn may_be_absent(body: &RequestBody) -> bool {
+    let absent = ["Empty", "RenewalPayment"].map(Ref::from_schema_name);
     body.content.values().any(|content| match content {
-        RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => {
-            *schema == Ref::from_schema_name("Empty")
-        }
+        RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => absent.contains(schema),
         _ => false,
     })
 }
@@ -155,6 +208,25 @@ fn require_one(components: &mut Components, body: &str, members: [&str; 2]) {
         let each = members.iter().map(|member| serde_json::json!({"required": [member]}));
         let extensions = object.extensions.get_or_insert_default();
         extensions.insert("oneOf".into(), each.collect());
+    }
+}
+
+/// A credit is a purchase with a whole payment, or a bonus without any of it; a renewal may have one.
+fn agree_with_payment(components: &mut Components) {
+    if let Some(RefOr::T(openapi::Schema::Object(object))) = components.schemas.get_mut("Credit") {
+        let kind = |kind: &str| serde_json::json!({"kind": {"const": kind}});
+        let any = credits::PAYMENT_MEMBERS.map(|member| serde_json::json!({"required": [member]}));
+        let cases = serde_json::json!([
+            {"properties": kind("purchase"), "required": ["payment_method", "amount", "currency"]},
+            {"properties": kind("bonus"), "not": {"anyOf": any}},
+        ]);
+        object.extensions.get_or_insert_default().insert("oneOf".into(), cases);
+    }
+    if let Some(RefOr::T(openapi::Schema::Object(object))) = components.schemas.get_mut("RenewalPayment") {
+        let whole = ["payment_method", "amount", "currency"];
+        let needs = credits::PAYMENT_MEMBERS.map(|member| (member.to_owned(), serde_json::json!(whole)));
+        let needs: serde_json::Map<_, _> = needs.into_iter().collect();
+        object.extensions.get_or_insert_default().insert("dependentRequired".into(), needs.into());
     }
 }
 
@@ -206,4 +278,8 @@ fn define(components: &mut Components) {
         .description(Some("A JWT with `sub`, `role` (`user`, `gateway` or `admin`), `iss`, `aud` and `exp`."))
         .build();
     components.security_schemes.insert("jwt".into(), RefOr::T(SecurityScheme::Http(jwt)));
+    let ticket = ApiKeyValue::with_description("ticket", "From `…/events/ticket`; good once.");
+    components
+        .security_schemes
+        .insert("ticket".into(), RefOr::T(SecurityScheme::ApiKey(ApiKey::Query(ticket))));
 }

@@ -3,7 +3,11 @@
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::schemas::{EntityTags, IdempotencyKey, PageLimit, Pending, ReservationId, Sought, UserId};
+use super::schemas::{
+    AuditNumber, DeliveryId, DeliveryState, EntityTags, EventId, Flagged, HistoryCursor, IdempotencyKey,
+    ListFormat, Model, Month, PageLimit, Pending, RenewalState, ReportFormat, ReservationId, Sought, Status,
+    Time, TransactionKind, UserId,
+};
 
 /// Declares the parameters of one place; those in `Option` may be left out.
 macro_rules! parameters {
@@ -35,6 +39,26 @@ parameters! {
 }
 
 parameters! {
+    WebhookPath in Path {
+        /// The user.
+        id: UserId,
+        /// The webhook endpoint.
+        wid: Uuid,
+    }
+}
+
+parameters! {
+    DeliveryPath in Path {
+        /// The user.
+        id: UserId,
+        /// The webhook endpoint.
+        wid: Uuid,
+        /// The delivery.
+        did: DeliveryId,
+    }
+}
+
+parameters! {
     CallerIdHeader in Header {
         /// The id of the reservation or debit, in the place of `id` in the body. Where both stand, they are the same.
         #[param(rename = "Idempotency-Key")]
@@ -44,7 +68,7 @@ parameters! {
 
 parameters! {
     CreditKey in Header {
-        /// The credit is made once per user and key.
+        /// The credit or adjustment is made once per user and key. Keys that begin with `renewal:` are the service's own.
         #[param(rename = "Idempotency-Key")]
         idempotency_key: IdempotencyKey,
     }
@@ -88,6 +112,133 @@ parameters! {
 }
 
 parameters! {
+    HistoryQuery in Query {
+        /// `next` of the page before.
+        before: Option<HistoryCursor>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+        /// Only transactions at or after this time.
+        from: Option<Time>,
+        /// Only transactions before this time, which is later than `from`.
+        to: Option<Time>,
+        /// Only transactions of this model.
+        model: Option<Model>,
+        /// Only transactions of this kind.
+        kind: Option<TransactionKind>,
+        format: Option<ListFormat>,
+    }
+}
+
+parameters! {
+    AnomalyQuery in Query {
+        /// `next` of the page before.
+        before: Option<Uuid>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    AuditQuery in Query {
+        /// `next` of the page before.
+        before: Option<AuditNumber>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    ReportPath in Path {
+        /// The user.
+        id: UserId,
+        /// The month.
+        month: Month,
+    }
+}
+
+parameters! {
+    ReportQuery in Query {
+        format: Option<ReportFormat>,
+    }
+}
+
+parameters! {
+    ReportsQuery in Query {
+        /// `next` of the page before.
+        before: Option<Month>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    EventQuery in Query {
+        /// The last event the caller has; `Last-Event-ID` goes before it.
+        after: Option<EventId>,
+    }
+}
+
+parameters! {
+    LastEvent in Header {
+        /// The last event the caller has.
+        #[param(rename = "Last-Event-ID")]
+        last_event_id: Option<EventId>,
+    }
+}
+
+parameters! {
+    DeliveryQuery in Query {
+        /// `next` of the page before.
+        before: Option<DeliveryId>,
+        /// Only those in this state.
+        state: Option<DeliveryState>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    ConsolidatedQuery in Query {
+        /// The month.
+        month: Option<Month>,
+        /// Users that are named. CSV has all.
+        limit: Option<PageLimit>,
+        format: Option<ReportFormat>,
+    }
+}
+
+parameters! {
+    AlertQuery in Query {
+        /// Only alerts that are open, or only those that are not.
+        open: Option<Flagged>,
+        /// `next` of the page before.
+        before: Option<Uuid>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
+    RenewalPath in Path {
+        /// The user.
+        id: UserId,
+        /// The renewal.
+        renewal: Uuid,
+    }
+}
+
+parameters! {
+    RenewalQuery in Query {
+        /// Only renewals in this state.
+        state: Option<RenewalState>,
+        /// `next` of the page before.
+        before: Option<Uuid>,
+        /// Rows of a page.
+        limit: Option<PageLimit>,
+    }
+}
+
+parameters! {
     UserQuery in Query {
         /// `next` of the page before.
         after: Option<UserId>,
@@ -97,5 +248,7 @@ parameters! {
         email: Option<Sought>,
         /// Only the user with this external id.
         external_id: Option<Sought>,
+        /// Only users of this status.
+        status: Option<Status>,
     }
 }

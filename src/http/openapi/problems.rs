@@ -19,15 +19,19 @@ use super::{
     schemas::{OutcomeWord, ProblemCode, ReservationId, ReservationState},
 };
 use crate::{
+    config::HttpConfig,
     http::{
         batch::MAX_OPERATIONS,
         code::Code::{self, *},
         language::Language,
-        problem::{Problem, Short},
+        problem::{Problem, Short, TopUp},
         request::MAX_PAGE,
     },
     ledger::{Outcome, Refusal},
-    quota::{self, BudgetId, MAX_OPERATION_TOKENS, MAX_TTL_SECONDS, ShortBudget, State, UserId},
+    quota::{
+        self, BudgetId, MAX_OPERATION_TOKENS, MAX_RENEWALS_PER_MONTH, MAX_TTL_SECONDS, ShortBudget, State,
+        UserId,
+    },
 };
 
 /// Codes that operations share, named after what their handlers take or ask.
@@ -58,6 +62,8 @@ groups! {
     USER: InvalidUserId UserNotFound;
     /// A reservation in the path.
     RESERVATION: InvalidReservationId;
+    /// A webhook endpoint in the path.
+    WEBHOOK: InvalidUserId WebhookNotFound;
     /// A JSON body.
     BODY: MalformedJson IncompleteBody BodyTimeout BodyTooLarge UnsupportedMediaType InvalidBody UnknownField
         DuplicateField;
@@ -88,6 +94,10 @@ operations! {
     "showReservation": CALLER RATE USER RESERVATION QUERY LEDGER, ReservationNotFound;
     "listReservations": CALLER RATE USER QUERY LEDGER;
     "showTokens": CALLER RATE USER QUERY LEDGER;
+    "showMetrics": CALLER RATE USER QUERY LEDGER STORE;
+    "listHistory" "listUserAnomalies" "listReports": CALLER RATE USER QUERY STORE;
+    "showReport": CALLER RATE USER QUERY STORE, InvalidMonth ReportNotFound;
+    "listAnomalies" "showConsolidated" "showSummary": CALLER RATE QUERY STORE;
     "createUser": CALLER RATE BODY STORE,
         MissingField InvalidUserId InvalidEmail InvalidExternalId InvalidLocale InvalidTimeZone EmailTaken
         ExternalIdTaken UserIdTaken;
@@ -96,11 +106,42 @@ operations! {
     "updateUser": CALLER RATE USER BODY STORE,
         MissingField InvalidEmail InvalidExternalId InvalidLocale InvalidTimeZone InvalidAlertThreshold
         InvalidEntityTag EmailTaken ExternalIdTaken PreconditionFailed PreconditionRequired;
-    "suspendUser" "resumeUser": CALLER RATE USER NO_BODY STORE;
+    "suspendUser" "resumeUser" "deleteUser": CALLER RATE USER NO_BODY STORE;
+    "exportUser": CALLER RATE USER QUERY STORE;
     "credit": CALLER RATE USER BODY STORE,
+        MissingIdempotencyKey InvalidIdempotencyKey IdempotencyMismatch MissingField ConflictingFields InvalidAmount
+        AmountOutOfRange InvalidKind InvalidReason InvalidPayment PaymentUsed;
+    "adjust": CALLER RATE USER BODY STORE,
         MissingIdempotencyKey InvalidIdempotencyKey IdempotencyMismatch MissingField InvalidAmount AmountOutOfRange
-        InvalidKind InvalidReason;
-    "listCredits": CALLER RATE USER QUERY STORE;
+        InvalidDirection InvalidReason InvalidTransactionId TransactionNotFound AdjustmentTooLarge;
+    "listCredits" "listAlerts" "showAlertConfig" "listRenewals" "showAutoRenewal": CALLER RATE USER QUERY STORE;
+    "showHealth": CALLER RATE USER QUERY STORE;
+    "setAlertConfig": CALLER RATE USER BODY STORE,
+        MissingField InvalidAlertThreshold InvalidEntityTag PreconditionFailed PreconditionRequired;
+    "setAutoRenewal": CALLER RATE USER BODY STORE,
+        MissingField InvalidAmount AmountOutOfRange InvalidAlertThreshold InvalidRenewal InvalidEntityTag
+        PreconditionFailed PreconditionRequired;
+    "confirmRenewal": CALLER RATE USER BODY STORE,
+        InvalidRenewalId RenewalNotFound RenewalFinished MissingField InvalidPayment IdempotencyMismatch PaymentUsed
+        AmountOutOfRange;
+    "listAudit": CALLER RATE USER QUERY STORE;
+    "verifyAudit": CALLER RATE QUERY STORE;
+    "createWebhook": CALLER RATE USER BODY STORE,
+        MissingField InvalidWebhookUrl InvalidEvents WebhookUrlTaken TooManyWebhooks;
+    "listWebhooks": CALLER RATE QUERY STORE, InvalidUserId;
+    "showWebhook": CALLER RATE WEBHOOK QUERY STORE;
+    "updateWebhook": CALLER RATE WEBHOOK BODY STORE,
+        MissingField InvalidWebhookUrl InvalidEvents WebhookUrlTaken InvalidEntityTag PreconditionFailed
+        PreconditionRequired;
+    "rotateWebhookSecret": CALLER RATE WEBHOOK BODY STORE, InvalidOverlap;
+    "deleteWebhook": CALLER RATE WEBHOOK QUERY STORE;
+    "listDeliveries": CALLER RATE WEBHOOK QUERY STORE;
+    "resendDelivery": CALLER RATE WEBHOOK NO_BODY STORE, DeliveryNotFound WebhookDisabled;
+    "showNotificationSettings": CALLER RATE USER QUERY STORE;
+    "replaceNotificationSettings": CALLER RATE USER BODY STORE,
+        MissingField InvalidEvents InvalidEntityTag PreconditionFailed PreconditionRequired;
+    "watchUser": CALLER RATE USER QUERY STORE, TooManyStreams;
+    "issueEventTicket": CALLER RATE USER NO_BODY STORE;
     "alive" "ready": ;
     "describe": , Starting;
 }
@@ -203,7 +244,10 @@ impl ToSchema for OperationProblem {}
 pub fn examples() -> impl Iterator<Item = (&'static str, Example)> {
     Code::ALL.into_iter().filter(|code| *code != UnknownOperation).map(|code| {
         let problem = sample(code);
-        let value = json!(problem.body(Language::English, Some("https://example.com/top-up")));
+        let config =
+            HttpConfig { top_up_url: Some("https://example.com/top-up".into()), ..HttpConfig::default() };
+        let top_up = TopUp::of(&config, Language::English);
+        let value = json!(problem.body(Language::English, top_up));
         (
             code.as_str(),
             ExampleBuilder::new().summary(code.text(Language::English).title).value(Some(value)).build(),
@@ -230,7 +274,7 @@ fn sample(code: Code) -> Problem {
             of_a_reservation(Problem::new(code))
         }
         StoreUnavailable => Problem::unavailable(code, Outcome::Unknown),
-        BodyTooLarge => Problem::new(code).limit(crate::config::HttpConfig::default().max_body_bytes as u64),
+        BodyTooLarge => Problem::new(code).limit(HttpConfig::default().max_body_bytes as u64),
         AmountOutOfRange => field("tokens").limit(MAX_OPERATION_TOKENS),
         InvalidTtl => field("ttl_seconds").limit(MAX_TTL_SECONDS.into()),
         UnknownField => Problem::new(code).unknown_name("token"),
@@ -240,6 +284,7 @@ fn sample(code: Code) -> Problem {
         InvalidModel => field("model"),
         InvalidRequestId => field("request_id"),
         InvalidMetadata => field("metadata"),
+        InvalidMonth => field("month"),
         InvalidEmail | EmailTaken => field("email"),
         InvalidExternalId | ExternalIdTaken => field("external_id"),
         InvalidLocale => field("locale"),
@@ -249,6 +294,12 @@ fn sample(code: Code) -> Problem {
         InvalidBatch => field("operations").limit(MAX_OPERATIONS as u64),
         UnknownOperation => field("op"),
         InvalidKind => field("kind"),
+        InvalidPayment => field("amount"),
+        PaymentUsed => field("provider_reference"),
+        InvalidRenewal => field("max_renewals").limit(MAX_RENEWALS_PER_MONTH.into()),
+        InvalidDirection => field("direction"),
+        InvalidTransactionId | TransactionNotFound => field("transaction_id"),
+        AdjustmentTooLarge => field("tokens").limit(1_200),
         InvalidReason => field("reason"),
         MissingIdempotencyKey | InvalidIdempotencyKey => field("Idempotency-Key"),
         InvalidQuery => field("limit").limit(MAX_PAGE.into()),
@@ -287,6 +338,9 @@ pub struct ProblemBody {
     /// Every budget that cannot take the reservation.
     #[schema(nullable = false)]
     short: Option<Vec<Short>>,
+    /// How to get going again, in the language of `title`; the operator's own words.
+    #[schema(nullable = false)]
+    instructions: Option<String>,
     /// Where tokens can be bought.
     #[schema(nullable = false)]
     top_up_url: Option<String>,

@@ -14,19 +14,23 @@ use uuid::Uuid;
 use crate::{
     accounts::{
         MAX_NAME_LENGTH,
-        credits::{self, MAX_REASON_LENGTH},
+        credits::{self, MAX_METHOD_LENGTH, MAX_REASON_LENGTH, MAX_REFERENCE_LENGTH},
         users::{MAX_EMAIL_LENGTH, MAX_LOCALE_LENGTH},
     },
     http::{
         code::Code,
+        format::Format,
+        history, metrics,
         request::{DEFAULT_PAGE, MAX_PAGE},
     },
     ledger::Outcome,
+    notify::{endpoints::MAX_OVERLAP_SECONDS, webhook::MAX_URL_LENGTH},
     quota::{
-        self, Flags, MAX_METADATA_LENGTH, MAX_MODEL_LENGTH, MAX_OPERATION_TOKENS, MAX_REQUEST_ID_LENGTH,
-        MAX_RESERVATION_ID_LENGTH, MAX_TTL_SECONDS,
+        self, EventKind, Flags, MAX_METADATA_LENGTH, MAX_MODEL_LENGTH, MAX_OPERATION_TOKENS,
+        MAX_RENEWALS_PER_MONTH, MAX_REQUEST_ID_LENGTH, MAX_RESERVATION_ID_LENGTH, MAX_TOTAL_TOKENS,
+        MAX_TTL_SECONDS,
     },
-    store::{GrantKind, UserStatus},
+    store::{self, GrantKind, UserStatus},
 };
 
 /// Declares schemas that are referred to by name; the comment is what readers of the description see.
@@ -68,6 +72,9 @@ schemas! {
 
     /// Rows of a page.
     PageLimit = whole(1, u64::from(MAX_PAGE), 20).default(Some(json!(DEFAULT_PAGE)));
+
+    /// A row's place in its chain of the audit log.
+    AuditNumber = whole(1, i64::MAX as u64, 42);
 
     /// The one state that can be asked for.
     Pending = one_of([quota::State::Pending.as_str()]);
@@ -119,11 +126,59 @@ schemas! {
         .maximum(Some(1.0))
         .examples([json!(0.8)]);
 
+    /// Everything.
+    Whole = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .extensions(Some(Extensions::from_iter([("const", 1)])))
+        .examples([json!(1)]);
+
+    /// How far usage has come: `warning` (early), `critical` (urgent), `blocked` (everything is used, reserves are
+    /// refused).
+    AlertLevel = one_of(quota::Level::ALL.map(quota::Level::as_str));
+
+    /// A share above 0 and below 1, with up to four decimals; without an exponent.
+    RenewalThreshold = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .minimum(Some(0.0001))
+        .maximum(Some(0.9999))
+        .examples([json!(0.1)]);
+
+    /// Renewals of a calendar month in the user's time zone; 0 for none.
+    MaxRenewals = whole(0, u64::from(MAX_RENEWALS_PER_MONTH), 3);
+
+    /// `immediate`: granted as soon as it is due. `on_payment`: requested then, and granted once it is confirmed as paid.
+    RenewalMode = one_of(quota::RenewalMode::ALL.map(quota::RenewalMode::as_str));
+
+    /// What has become of a renewal; all but `pending` are final.
+    RenewalState = one_of(store::RenewalState::ALL.map(store::RenewalState::as_str));
+
+    /// `true` or `false`.
+    Flagged = ObjectBuilder::new().schema_type(Type::Boolean).examples([json!(true)]);
+
     /// Any text without NUL. The bound counts bytes of UTF-8.
     Reason = without_nul(MAX_REASON_LENGTH, "invoice 1017");
 
     /// What kind of credit.
     CreditKind = one_of(credits::CreditKind::ALL.map(credits::CreditKind::as_str));
+
+    /// Which way an adjustment goes: `up` gives tokens, `down` takes them.
+    Direction = one_of(credits::Direction::ALL.map(credits::Direction::as_str));
+
+    /// The id of a transaction, as settle and debit answer with it.
+    TransactionId = string("3f1c2a4e-5b6d-5e8f-9a0b-1c2d3e4f5a6b")
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
+
+    /// An amount of money as a decimal text: up to 9 digits, and up to 9 decimals. No sign, no exponent.
+    Money = string("99.90").pattern(Some(r"^[0-9]{1,9}(\.[0-9]{1,9})?$"));
+
+    /// A currency by its code of three capital letters (ISO 4217).
+    Currency = string("BRL").pattern(Some("^[A-Z]{3}$"));
+
+    /// A payment method or provider. The bound counts bytes of UTF-8.
+    PaymentName = printable(MAX_METHOD_LENGTH, "pix");
+
+    /// A payment by its provider's own id. The bound counts bytes of UTF-8.
+    PaymentReference = printable(MAX_REFERENCE_LENGTH, "E18236120202601311203s0923a7b2c1");
 
     /// The word in the place of numbers when a call's usage was lost.
     UsageUnknown = one_of(["unknown"]);
@@ -145,6 +200,60 @@ schemas! {
 
     /// What made a grant.
     Kind = one_of(GrantKind::ALL.map(GrantKind::as_str));
+
+    /// What made a transaction: `expiry` (progress charged because a reservation expired), `correction` (the difference
+    /// that a later settle makes to it).
+    TransactionKind = one_of([quota::Kind::Settle, quota::Kind::Debit, quota::Kind::Expiry, quota::Kind::Correction]
+        .map(quota::Kind::as_str));
+
+    /// A place in a history. Opaque: as it came in `next`.
+    HistoryCursor = string(&history::example_cursor()).pattern(Some("^[0-9a-f]{48}$"));
+
+    /// In which form the answer is wanted; decides before `Accept`.
+    ListFormat = one_of([Format::Json, Format::Csv].map(Format::as_str));
+
+    /// A calendar month.
+    Month = string("2026-01").pattern(Some("^[0-9]{4}-(0[1-9]|1[0-2])$"));
+
+    /// A day.
+    Day = string("2026-01-31").format(Some(SchemaFormat::KnownFormat(KnownFormat::Date)));
+
+    /// In which form the answer is wanted; decides before `Accept`.
+    ReportFormat = one_of([Format::Json, Format::Csv, Format::Html].map(Format::as_str));
+
+    /// A number that may be `null`.
+    MetricName = one_of(metrics::MAY_BE_UNKNOWN);
+
+    /// Why a number is `null`.
+    UnknownReason = one_of(metrics::Reason::ALL.map(metrics::Reason::as_str));
+
+    /// How is projected: a mean day is what the complete days used, divided by their number.
+    ProjectionMethod = one_of([metrics::METHOD]);
+    /// What can happen to an account.
+    Event = one_of(EventKind::ALL.map(EventKind::as_str));
+
+    /// An address on the public internet: `https`, without user name and fragment. The bound counts bytes.
+    WebhookUrl = text(MAX_URL_LENGTH, "https://hooks.example.com/cota")
+        .format(Some(SchemaFormat::Custom("uri".into())));
+
+    /// `whsec_` and base64 of 32 bytes.
+    WebhookSecret = string("whsec_9dQ2kS6tX0m1vB3nZ7cF5hJ8rL4wY2pA6eG0iU1oT3s=")
+        .pattern(Some("^whsec_[A-Za-z0-9+/]{43}=$"));
+
+    /// What was or is to be sent to an endpoint.
+    DeliveryId = whole(1, MAX_TOTAL_TOKENS, 17);
+
+    /// The id of an event, as the live stream says it.
+    EventId = whole(0, MAX_TOTAL_TOKENS, 42);
+
+    /// Seconds in which two secrets sign.
+    OverlapSeconds = whole(0, u64::from(MAX_OVERLAP_SECONDS), 3_600);
+
+    /// Why nothing is sent to an endpoint.
+    DisabledReason = one_of(store::DisabledReason::ALL.map(store::DisabledReason::as_str));
+
+    /// What has become of a delivery: `pending` (to be sent, or just being sent), `delivered`, `failed` (given up).
+    DeliveryState = one_of(store::DeliveryState::ALL.map(store::DeliveryState::as_str));
 
     /// Whether a call that got no definite answer may have had an effect.
     OutcomeWord = one_of([Outcome::None, Outcome::Unknown].map(Outcome::as_str));

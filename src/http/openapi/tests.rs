@@ -134,6 +134,15 @@ fn every_operation_is_told_in_full() {
     assert!(forgotten.is_empty(), "`examples.json` has examples of no operation: {forgotten:?}");
 }
 
+/// The path with ids that nobody has.
+fn with_ids(template: &str) -> String {
+    let path = template.replace("{id}", &UserId::generate().to_string()).replace("{rid}", "r");
+    path.replace("{wid}", &uuid::Uuid::now_v7().to_string())
+        .replace("{did}", "17")
+        .replace("{month}", "2026-01")
+        .replace("{renewal}", &uuid::Uuid::now_v7().to_string())
+}
+
 /// Every parameter of a query is known to its handler, and no handler waits for a header that is not described.
 #[tokio::test]
 async fn parameters_are_those_that_the_handlers_read() {
@@ -142,7 +151,7 @@ async fn parameters_are_those_that_the_handlers_read() {
     let admin = harness.admin();
     let mut asked = 0;
     for (method, template, operation) in operations(&description) {
-        let path = template.replace("{id}", &UserId::generate().to_string()).replace("{rid}", "r");
+        let path = with_ids(template);
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         for parameter in parameters.filter(|parameter| parameter["in"] == "query") {
             let name = parameter["name"].as_str().unwrap();
@@ -151,6 +160,7 @@ async fn parameters_are_those_that_the_handlers_read() {
                 schema = description.pointer(reference.trim_start_matches('#')).unwrap();
             }
             let example = match (&schema["examples"][0], &schema["enum"][0]) {
+                (Value::Null, Value::Null) if schema["type"] == "integer" => json!(7),
                 (Value::Null, Value::Null) => json!(UserId::generate().to_string()),
                 (Value::Null, word) => word.clone(),
                 (example, _) => example.clone(),
@@ -181,7 +191,7 @@ async fn what_has_a_rate_describes_its_refusal() {
     let description = description();
     let mut limited = 0;
     for (method, template, operation) in operations(&description) {
-        let path = template.replace("{id}", &UserId::generate().to_string()).replace("{rid}", "r");
+        let path = with_ids(template);
         let admin = harness.jwt(Role::Admin, template);
         let call = async || harness.call(&method, &path, Some(&admin), "").await.code() == "rate_limited";
         // Methods of one path share a caller, and its budget.

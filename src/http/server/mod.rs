@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{front::Front, limits::networks::Network, tls::Tls};
+use super::{events::KEEP_ALIVE, front::Front, limits::networks::Network, tls::Tls};
 use crate::{
     config::{HttpConfig, millis},
     metrics,
@@ -45,6 +45,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a peer may take nothing of an answer.
     pub write_timeout: Duration,
+    /// How long nothing more may be asked for of an answer that goes on and on, such as a stream of events.
+    pub flow_timeout: Duration,
     /// How long a shutdown waits for running requests.
     pub drain_timeout: Duration,
 }
@@ -58,6 +60,8 @@ impl Limits {
             header_timeout: millis(config.header_timeout_ms),
             idle_timeout: millis(config.idle_timeout_ms),
             write_timeout: millis(config.write_timeout_ms),
+            // It says something this often; once it was not asked for, and once it may have come just before.
+            flow_timeout: 2 * KEEP_ALIVE + millis(config.write_timeout_ms),
             drain_timeout: millis(config.drain_timeout_ms),
         }
     }

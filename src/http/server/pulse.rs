@@ -30,8 +30,12 @@ pub struct Pulse {
     running: AtomicU32,
     /// Of these, how many have an answer of known length that the peer has to take.
     owed: AtomicU32,
+    /// Of these, how many have an answer that goes on and on.
+    flowing: AtomicU32,
     /// Milliseconds from `born` to the last end of an answer, or to the last time some of one was taken.
     last_progress_ms: AtomicU64,
+    /// Milliseconds from `born` to the last time the next piece of a flowing answer was asked for, and was there.
+    last_flow_ms: AtomicU64,
     http2: AtomicBool,
 }
 
@@ -53,6 +57,8 @@ impl Pulse {
             begun: AtomicU64::new(0),
             running: AtomicU32::new(0),
             owed: AtomicU32::new(0),
+            flowing: AtomicU32::new(0),
+            last_flow_ms: AtomicU64::new(0),
             last_progress_ms: AtomicU64::new(0),
             http2: AtomicBool::new(false),
         })
@@ -65,7 +71,7 @@ impl Pulse {
         }
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.running.fetch_add(1, Ordering::Relaxed);
-        Work { pulse: Arc::clone(self), owed: false }
+        Work { pulse: Arc::clone(self), owed: false, flows: false }
     }
 
     /// Requests so far.
@@ -87,8 +93,15 @@ impl Pulse {
     }
 
     fn progress(&self) {
-        let since_birth = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_progress_ms.store(since_birth, Ordering::Relaxed);
+        self.last_progress_ms.store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    fn flowed(&self) {
+        self.last_flow_ms.store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// What is to become of the connection.
@@ -107,7 +120,11 @@ impl Pulse {
             return stay(limits.idle_timeout, silent).unwrap_or(Verdict::Idle);
         }
         if self.owed.load(Ordering::Relaxed) == 0 {
-            return Verdict::Stay(limits.write_timeout);
+            if self.flowing.load(Ordering::Relaxed) == 0 {
+                return Verdict::Stay(limits.write_timeout);
+            }
+            let last_flow = Duration::from_millis(self.last_flow_ms.load(Ordering::Relaxed));
+            return stay(limits.flow_timeout, age.saturating_sub(last_flow)).unwrap_or(Verdict::Stalled);
         }
         stay(limits.write_timeout, silent).unwrap_or(Verdict::Stalled)
     }
@@ -117,18 +134,24 @@ impl Pulse {
 pub struct Work {
     pulse: Arc<Pulse>,
     owed: bool,
+    flows: bool,
 }
 
 impl Work {
     /// The answer is there, and the peer's to take.
     pub fn answer(mut self, body: Body) -> Answer {
-        // A stream of events has no length, and may be silent for as long as it likes.
+        // A stream of events has no length. It says something now and then, if only that it is there; so one of which
+        // nothing more is asked for has a peer that does not take what is there.
         self.owed = hyper::body::Body::size_hint(&body).exact().is_some();
+        self.flows = !self.owed;
         if self.owed {
             self.pulse.progress();
             self.pulse.owed.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.pulse.flowed();
+            self.pulse.flowing.fetch_add(1, Ordering::Relaxed);
         }
-        Answer { body, _work: self }
+        Answer { body, work: self }
     }
 }
 
@@ -136,6 +159,9 @@ impl Drop for Work {
     fn drop(&mut self) {
         if self.owed {
             self.pulse.owed.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.flows {
+            self.pulse.flowing.fetch_sub(1, Ordering::Relaxed);
         }
         self.pulse.progress();
         self.pulse.running.fetch_sub(1, Ordering::Relaxed);
@@ -145,7 +171,7 @@ impl Drop for Work {
 /// The body of an answer; its request runs until it has gone.
 pub struct Answer {
     body: Body,
-    _work: Work,
+    work: Work,
 }
 
 impl hyper::body::Body for Answer {
@@ -156,7 +182,11 @@ impl hyper::body::Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if self.work.flows && frame.is_ready() {
+            self.work.pulse.flowed();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

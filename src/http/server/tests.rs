@@ -33,6 +33,7 @@ fn limits() -> Limits {
         header_timeout: Duration::from_millis(300),
         idle_timeout: PATIENCE,
         write_timeout: PATIENCE,
+        flow_timeout: PATIENCE,
         drain_timeout: Duration::from_secs(5),
     }
 }
@@ -252,6 +253,56 @@ async fn who_takes_nothing_of_an_answer_is_cut_off_and_who_takes_it_slowly_is_no
     stalled.read_exact(&mut [0]).await.unwrap();
     assert_eq!(server.stop().await, Drained::Clean);
     assert!(read_all(&mut stalled).await.len() < 64 << 20, "the whole answer came");
+}
+
+/// An answer that says something every 50 ms, for ever.
+fn endless() -> Router {
+    let handler = || {
+        let ticks = tokio::time::interval(Duration::from_millis(50));
+        let pieces = futures_util::stream::unfold(ticks, |mut ticks| async move {
+            ticks.tick().await;
+            Some((Ok::<_, std::io::Error>(bytes::Bytes::from_static(b":\n\n")), ticks))
+        });
+        std::future::ready(axum::body::Body::from_stream(pieces))
+    };
+    Router::new().route("/", get(handler))
+}
+
+/// `GET /` over HTTP/2, with room for so many bytes of the answer.
+async fn ask_over_http2(server: &Server, window: u8) -> TcpStream {
+    let mut stream = server.connect().await;
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    request.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, /* INITIAL_WINDOW_SIZE */ 0, 4, 0, 0, 0, window]);
+    // HEADERS that end the stream: GET, http, and the path / from the static table.
+    request.extend([0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84]);
+    stream.write_all(&request).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_stream_lasts_as_long_as_its_peer_asks_for_more() {
+    let flow_timeout = Duration::from_millis(400);
+    let limits = Limits {
+        flow_timeout,
+        write_timeout: Duration::from_millis(100),
+        header_timeout: PATIENCE,
+        ..limits()
+    };
+    let server = start(endless(), limits).await;
+    // Far longer than any answer may take, on both protocols.
+    let mut listening = server.connect().await;
+    listening.write_all(REQUEST).await.unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * flow_timeout {
+        read_until(&mut listening, ":\n\n").await;
+    }
+    drop(listening);
+    // Its window is shut after two pieces; it answers pings, and takes all that it may.
+    let mut shut = ask_over_http2(&server, 6).await;
+    let begun = Instant::now();
+    read_all(&mut shut).await;
+    assert!(begun.elapsed() >= flow_timeout, "{:?}", begun.elapsed());
+    server.stop().await;
 }
 
 #[tokio::test]

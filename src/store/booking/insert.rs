@@ -18,13 +18,14 @@ use crate::{
 pub(super) async fn insert_bisecting(
     connection: &mut PgConnection,
     partition: PartitionId,
+    audit_number: i64,
     rows: &[&Entry],
 ) -> Result<HashMap<OutboxId, String>, StoreError> {
     let mut refused = HashMap::new();
     let mut ranges = vec![rows];
     while let Some(range) = ranges.pop() {
         let mut savepoint = connection.begin().await?;
-        match insert(&mut savepoint, partition, range).await {
+        match insert(&mut savepoint, partition, audit_number, range).await {
             Ok(()) => savepoint.commit().await?,
             Err(Refusal::Rows(detail)) => {
                 savepoint.rollback().await?;
@@ -60,12 +61,13 @@ impl From<sqlx::Error> for Refusal {
 async fn insert(
     connection: &mut PgConnection,
     partition: PartitionId,
+    audit_number: i64,
     rows: &[&Entry],
 ) -> Result<(), Refusal> {
     if rows.is_empty() {
         return Ok(());
     }
-    let inserted = insert_rows(connection, partition, &RowColumns::new(rows)).await?;
+    let inserted = insert_rows(connection, partition, audit_number, &RowColumns::new(rows)).await?;
     if inserted != rows.len() as u64 {
         return Err(Refusal::Store(StoreError::Contended("rows appeared that were not there".into())));
     }
@@ -88,16 +90,18 @@ async fn insert(
 async fn insert_rows(
     connection: &mut PgConnection,
     partition: PartitionId,
+    audit_number: i64,
     rows: &RowColumns<'_>,
 ) -> Result<u64, sqlx::Error> {
     let done = sqlx::query!(
         r#"INSERT INTO token_transactions (
                id, user_id, reservation_id, kind, tokens_used, model_used, request_id, input_tokens, output_tokens,
-               cached_tokens, flags, metadata, "timestamp", outbox_sequence, outbox_nonce, partition
+               cached_tokens, flags, metadata, "timestamp", outbox_sequence, outbox_nonce, partition,
+               audit_number
            )
            SELECT id, user_id, reservation_id, kind, tokens, model, request_id, input_tokens, output_tokens,
                   cached_tokens, flags, metadata::json, 'epoch'::timestamptz + at_ms * interval '1 millisecond',
-                  outbox_sequence, outbox_nonce, $1
+                  outbox_sequence, outbox_nonce, $1, $17
            FROM UNNEST(
                $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::bigint[],
                $10::bigint[], $11::bigint[], $12::smallint[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[]
@@ -122,6 +126,7 @@ async fn insert_rows(
         &rows.at_ms,
         &rows.outbox_sequences,
         &rows.outbox_nonces,
+        audit_number,
     )
     .execute(connection)
     .await?;

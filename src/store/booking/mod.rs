@@ -12,7 +12,9 @@
 //!    add to that, so the pure rules (`rules`) decide on the truth.
 //! 4. It inserts the rows `ON CONFLICT DO NOTHING`. A row that does conflict means that somebody booked without the
 //!    lock; the batch starts again rather than guess. So `used_tokens` grows by rows really inserted, and only those.
-//! 5. It adds to the accounts, buries the dead letters, raises the high water, writes the witness's report, commits.
+//! 5. It adds the batch's row to the partition's audit chain ([`super::audit`]), adds to the accounts and to the sums of
+//!    usage (`rollups`), moves the accounts' alerts to where usage now stands, marks those that are to be renewed, buries
+//!    the dead letters, raises the high water, writes the witness's report, commits.
 //!
 //! A repeat finds every outbox id in the ledger or the dead letters and changes nothing, so a COMMIT whose answer was
 //! lost ([`StoreError::Unknown`]) is simply repeated.
@@ -20,8 +22,10 @@
 //! A row that Postgres refuses must not hold up the others: the batch is bisected under savepoints down to it, it goes
 //! to the dead letters in the same SQL transaction, and the rest goes on.
 
+mod chain;
 mod insert;
 mod known;
+mod rollups;
 mod rows;
 mod rules;
 
@@ -37,11 +41,11 @@ use self::{
     rules::{Decision, decide},
 };
 use super::{
-    DeadReason, MAX_ATTEMPTS, PartitionState, ReplicaId, Store, StoreError,
+    DeadReason, MAX_ATTEMPTS, PartitionState, ReplicaId, Store, StoreError, alerts, audit,
     dead_letters::bury,
     error::{Verdict, verdict_of},
     partitions::RawPartition,
-    replicas, signed,
+    renewals, replicas, signed,
 };
 use crate::quota::{Entry, OutboxId, PartitionId};
 
@@ -64,7 +68,7 @@ pub enum Booker<'a> {
     Recovery,
 }
 
-/// What became of a batch; together the number of its entries.
+/// What became of a batch; the entries together are those of the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Booked {
     /// Rows that were added to the ledger, the converted ones among them.
@@ -73,6 +77,8 @@ pub struct Booked {
     pub replayed: usize,
     /// Entries that went to the dead letters now.
     pub dead: usize,
+    /// Accounts that were left with few tokens, and are for the renewer to look at now; no entries.
+    pub to_renew: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,16 +214,24 @@ impl Batch<'_> {
                 Decision::Replay | Decision::Bury(..) => None,
             })
             .collect();
-        let refused = insert_bisecting(connection, self.partition, &rows).await?;
+        let link = audit::chain::next(connection, self.partition.0 as i16).await?;
+        let refused = insert_bisecting(connection, self.partition, link.number, &rows).await?;
+        let booked: Vec<&Entry> =
+            rows.iter().copied().filter(|row| !refused.contains_key(&row.outbox_id)).collect();
+        rollups::add(connection, &booked).await?;
+        let spenders = accounts(&booked);
+        alerts::settle(connection, &spenders, alerts::Cause::Usage).await?;
+        let to_renew = renewals::mark_due(connection, &spenders).await?;
         let excesses = self.collect_dead(&decisions, &refused, &mut dead);
         let mut buried_now = 0;
         if !dead.is_empty() {
             buried_now = bury(connection, self.partition, self.spend_epoch(), &dead).await? as usize;
         }
+        chain::chain(connection, self.partition, link, &rows, &refused).await?;
         let inserted = rows.len() - refused.len();
         // The letter for the excess of a converted row is not the entry itself; its row is new, and so is the letter.
         let dead = buried_now - excesses;
-        Ok(Booked { inserted, dead, replayed: self.entries.len() - inserted - dead })
+        Ok(Booked { inserted, dead, replayed: self.entries.len() - inserted - dead, to_renew })
     }
 
     /// Locks the accounts, and puts aside what no row can be made of.
@@ -304,7 +318,10 @@ impl Batch<'_> {
 const LAST_WITNESS_STEP: i16 = 2;
 
 /// Locks accounts in the order of their ids; gives those that exist. `NO KEY`: other bookings may refer to the rows.
-async fn lock_accounts(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashSet<Uuid>, sqlx::Error> {
+pub(super) async fn lock_accounts(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
     let existing = sqlx::query_scalar!(
         "SELECT id FROM user_accounts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
         ids

@@ -1,0 +1,35 @@
+//! Counters that are there from the start, at zero: a rate sees the first event only if it has seen the time before.
+
+use super::*;
+
+/// Metric, label and its values.
+const LABELLED: [(&str, &str, &[&str]); 11] = [
+    (DENIALS, "budget", &["balance"]),
+    (LIMITED, "limiter", &["networks", "callers", "in_flight", "connections"]),
+    (CERTIFICATES, "outcome", &["renewed", "refused"]),
+    (SHED, "queue", &["share", "reserves", "urgent", "outbox"]),
+    (SESSIONS, "outcome", &["opened", "refused"]),
+    (REDIS_FAILURES, "call", &["apply", "outbox", "ack", "due", "load", "sync", "peek", "info", "command"]),
+    (LOADS, "outcome", &["loaded", "lost"]),
+    (PUSHES, "outcome", &["done", "absent", "failed"]),
+    (RECOVERIES, "outcome", &["done", "failed"]),
+    (CHECKPOINTS, "outcome", &["written", "failed"]),
+    (FLUSHED, "result", &["inserted", "replayed", "dead"]),
+];
+
+/// Outcomes of operations that are errors of the service.
+const ERRORS: [&str; 3] = ["unavailable", "unknown_outcome", "overloaded"];
+const VERBS: [&str; 5] = ["reserve", "settle", "debit", "release", "extend"];
+
+pub(super) fn start() {
+    for (name, label, values) in LABELLED {
+        for value in values {
+            metrics::counter!(name, label => *value).increment(0);
+        }
+    }
+    for (verb, outcome) in VERBS.into_iter().flat_map(|verb| ERRORS.map(|outcome| (verb, outcome))) {
+        metrics::counter!(OPERATIONS, "verb" => verb, "outcome" => outcome).increment(0);
+    }
+    metrics::counter!(EXPIRED).increment(0);
+    metrics::counter!(FLUSH_FAILURES).increment(0);
+}
