@@ -17,7 +17,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    accounts::{Accounts, anomalies::Watch, checkpoints::Checkpoints, renewals::Renewer, reports::Reporter},
+    accounts::{
+        Accounts,
+        anomalies::Watch,
+        checkpoints::Checkpoints,
+        drift::{DriftWatch, Pace},
+        renewals::Renewer,
+        reports::Reporter,
+    },
     config::{Config, ConfigError},
     crypto::{Keyring, KeyringError},
     flusher::{Flusher, TopUsers},
@@ -132,6 +139,8 @@ async fn serve(
     metrics::lane_capacity(config.ledger.settle_queue, config.ledger.reserve_queue);
     let watch = Watch::new(store.clone(), &config.usage);
     doors.tasks.spawn(watch.run(doors.stop.clone()));
+    let drift = DriftWatch::new(store.clone(), Pace::default());
+    doors.tasks.spawn(drift.run(doors.stop.clone()));
     let reporter = Reporter::new(store.clone(), &ledger, partitions, &config.usage);
     doors.tasks.spawn(reporter.run(doors.stop.clone()));
     let sender = Sender::new(&config.notify)?;

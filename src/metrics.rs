@@ -93,6 +93,8 @@ metrics! {
     Gauge DEAD_LETTERS "cota_dead_letters_unresolved" [] "Dead letters that wait for somebody.";
     Histogram FLUSH_SECONDS "cota_flush_seconds" [] "One flush: read, book, ack.";
     Counter FLUSH_FAILURES "cota_flush_failures_total" [] "Flushes that failed and are repeated.";
+    Gauge DRIFT "cota_drift_accounts" [] "Accounts whose used tokens are not the sum of what was booked, as the replica that looks has found; 0 for the others.";
+    Counter DRIFT_CHECKED "cota_drift_checked_total" [] "Accounts that were looked at for drift.";
     Counter CHECKPOINTS "cota_audit_checkpoints_total" ["outcome"] "Checkpoints of the audit log: written, or failed.";
     Counter ANOMALIES "cota_anomalies_total" [] "Hours flagged in which a user used more than is ordinary for it.";
     Counter MONTHS_TOLD "cota_monthly_reports_total" [] "Monthly reports of users that were written.";
@@ -307,6 +309,15 @@ pub fn flushed(inserted: usize, replayed: usize, dead: usize, took: Duration) {
 
 pub fn flush_failed() {
     metrics::counter!(FLUSH_FAILURES).increment(1);
+}
+
+/// Accounts that drift, as far as this replica knows.
+pub fn drift(accounts: u64) {
+    metrics::gauge!(DRIFT).set(accounts as f64);
+}
+
+pub fn drift_checked(accounts: usize) {
+    metrics::counter!(DRIFT_CHECKED).increment(accounts as u64);
 }
 
 pub fn anomalies(flagged: usize) {

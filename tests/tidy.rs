@@ -8,6 +8,8 @@ use std::{
 
 use cota::http::code::Code;
 
+#[path = "tidy/named.rs"]
+mod named;
 #[path = "tidy/watch.rs"]
 mod watch;
 

@@ -5,6 +5,7 @@ pub mod anomalies;
 pub mod audit;
 pub mod checkpoints;
 pub mod credits;
+pub mod drift;
 pub mod erasure;
 pub mod renewals;
 pub mod reports;

@@ -1,4 +1,5 @@
 //! Counters that are there from the start, at zero: a rate sees the first event only if it has seen the time before.
+//! And what is zero until somebody finds otherwise.
 
 use super::*;
 
@@ -17,6 +18,9 @@ const LABELLED: [(&str, &str, &[&str]); 11] = [
     (FLUSHED, "result", &["inserted", "replayed", "dead"]),
 ];
 
+const CHANNELS: [&str; 2] = ["webhook", "email"];
+const ATTEMPTS: [&str; 4] = ["delivered", "retry", "failed", "disabled"];
+
 /// Outcomes of operations that are errors of the service.
 const ERRORS: [&str; 3] = ["unavailable", "unknown_outcome", "overloaded"];
 const VERBS: [&str; 5] = ["reserve", "settle", "debit", "release", "extend"];
@@ -30,6 +34,14 @@ pub(super) fn start() {
     for (verb, outcome) in VERBS.into_iter().flat_map(|verb| ERRORS.map(|outcome| (verb, outcome))) {
         metrics::counter!(OPERATIONS, "verb" => verb, "outcome" => outcome).increment(0);
     }
+    for (channel, outcome) in
+        CHANNELS.into_iter().flat_map(|channel| ATTEMPTS.map(|outcome| (channel, outcome)))
+    {
+        metrics::counter!(NOTIFICATIONS, "channel" => channel, "outcome" => outcome).increment(0);
+    }
     metrics::counter!(EXPIRED).increment(0);
     metrics::counter!(FLUSH_FAILURES).increment(0);
+    metrics::counter!(DRIFT_CHECKED).increment(0);
+    // Most replicas never look.
+    metrics::gauge!(DRIFT).set(0.0);
 }

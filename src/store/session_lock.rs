@@ -17,6 +17,7 @@ const TASK: i32 = 0x00C0_7A02;
 pub enum Task {
     Anomalies = 1,
     Reports = 2,
+    Drift = 3,
 }
 
 /// Held while one process recovers a partition or does a task.

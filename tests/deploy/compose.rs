@@ -14,9 +14,6 @@ const COMPOSE: &str = "deploy/compose.yaml";
 /// Runs once and ends.
 const ONE_SHOT: &str = "migrate";
 
-/// What comes with the dashboards and the rules.
-const ELSEWHERE: [&str; 3] = ["./prometheus", "../grafana/provisioning", "../grafana/dashboards"];
-
 pub fn services() -> Map<String, Value> {
     document(COMPOSE)["services"].as_object().unwrap().clone()
 }
@@ -81,7 +78,14 @@ fn secrets_come_from_one_place() {
     assert_eq!(made.values().collect::<BTreeSet<_>>().len(), made.len(), "each its own");
     for (name, service) in services() {
         for (key, value) in service["environment"].as_object().into_iter().flatten() {
-            let secret = ["PASSWORD", "SECRET", "AUTH", "COTA_POSTGRES__URL", "COTA_REDIS__URL"];
+            let secret = [
+                "PASSWORD",
+                "SECRET",
+                "AUTH",
+                "COTA_POSTGRES__URL",
+                "COTA_POSTGRES__OWNER_URL",
+                "COTA_REDIS__URL",
+            ];
             let secret = secret.iter().any(|word| key.contains(word)) && !key.starts_with("POSTGRES_INITDB");
             assert!(!secret || value.as_str().unwrap().contains("${"), "{name}: {key} stands in the file");
         }
@@ -110,9 +114,6 @@ fn what_is_mounted_is_there() {
             let volume = volume.as_str().unwrap();
             let source = volume.split(':').next().unwrap();
             if source.starts_with('.') {
-                if ELSEWHERE.contains(&source) {
-                    continue;
-                }
                 assert!(path("deploy").join(source).exists(), "{name}: {source} is not there");
                 assert!(volume.ends_with(":ro"), "{name}: {source} could be written");
             } else {
@@ -180,6 +181,22 @@ fn names_in_configurations_are_services() {
     let mail = document("deploy/alertmanager/alertmanager.yml");
     let host = mail["global"]["smtp_smarthost"].as_str().unwrap().split(':').next().unwrap().to_owned();
     assert!(services.contains_key(&host), "{host}");
+    let host = services["cota-1"]["environment"]["COTA_EMAIL__HOST"].as_str().unwrap();
+    assert!(services.contains_key(host), "{host}");
+    let prometheus = document("deploy/prometheus/prometheus.yml");
+    let alertmanagers = prometheus["alerting"]["alertmanagers"].as_array().unwrap();
+    let mut blocks: Vec<&Value> = alertmanagers.iter().collect();
+    blocks.extend(prometheus["scrape_configs"].as_array().unwrap());
+    for target in blocks.iter().flat_map(|block| words(&block["static_configs"][0]["targets"])) {
+        let host = target.split(':').next().unwrap();
+        assert!(host == "localhost" || services.contains_key(host), "{target}");
+    }
+    for path in ["/metrics", "/metrics/users"] {
+        let of_path = |job: &&Value| job["metrics_path"].as_str().unwrap_or("/metrics") == path;
+        let jobs = prometheus["scrape_configs"].as_array().unwrap().iter().filter(of_path);
+        let targets: Vec<String> = jobs.flat_map(|job| words(&job["static_configs"][0]["targets"])).collect();
+        assert!(["cota-1:9464", "cota-2:9464"].iter().all(|at| targets.iter().any(|of| of == at)), "{path}");
+    }
     for file in [
         "deploy/redis/redis.conf",
         "deploy/redis/sentinel.conf",

@@ -10,6 +10,7 @@ use cota::{
 };
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 
 use crate::{
     stack::Stack,
@@ -94,36 +95,54 @@ impl Gateway {
     }
 }
 
-/// Postgres with the settings of its container, and the user of Grafana's data source.
-async fn postgres(stack: &Stack) -> (PostgresServer, TempFolder) {
+/// Postgres with the settings of its container and the logins that it makes, its schema, and where it listens.
+async fn postgres(stack: &Stack) -> (PostgresServer, String, TempFolder) {
     let folder = TempFolder::new();
     let mut options = PostgresOptions::new(folder.join("postgres"));
     options.password = Some(stack.secret("POSTGRES_PASSWORD").to_owned());
     options.extra_args = stack.postgres_command();
     let server = PostgresServer::start(options).await.unwrap();
     server.create_database("cota").await.unwrap();
-    let url = server.url("cota");
     let mut script = Command::new("sh");
     script
         .arg("-e")
-        .arg(stack.file("postgres/grafana-user.sh"))
+        .arg(stack.file("postgres/logins.sh"))
         .env("PGHOST", "127.0.0.1")
         .env("PGPORT", server.port().to_string())
         .env("PGPASSWORD", stack.secret("POSTGRES_PASSWORD"))
         .env("POSTGRES_USER", "cota")
         .env("POSTGRES_DB", "cota")
+        .env("POSTGRES_SERVICE_PASSWORD", stack.secret("POSTGRES_SERVICE_PASSWORD"))
         .env("GRAFANA_POSTGRES_PASSWORD", stack.secret("GRAFANA_POSTGRES_PASSWORD"));
     let output = script.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    stack.migrate(&url);
-    (server, folder)
+    let address = format!("127.0.0.1:{}", server.port());
+    stack.migrate(&address);
+    (server, address, folder)
+}
+
+/// Replicas log in as one that owns nothing, and Grafana sees the users and changes none.
+async fn logins_may_what_they_need(stack: &Stack, postgres: &PostgresServer) {
+    let mut owner = PgConnection::connect(&postgres.url("cota")).await.unwrap();
+    let sessions = "SELECT DISTINCT usename::text FROM pg_stat_activity WHERE application_name = 'cota'";
+    let logins: Vec<String> = sqlx::query_scalar(sessions).fetch_all(&mut owner).await.unwrap();
+    assert_eq!(logins, ["cota_service"]);
+    let password = stack.secret("GRAFANA_POSTGRES_PASSWORD");
+    let url = format!("postgres://grafana:{password}@127.0.0.1:{}/cota?sslmode=disable", postgres.port());
+    let mut grafana = PgConnection::connect(&url).await.unwrap();
+    let users: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM user_accounts").fetch_one(&mut grafana).await.unwrap();
+    assert_eq!(users, 1);
+    for change in ["SET default_transaction_read_only = off", "DELETE FROM user_accounts"] {
+        let changed = sqlx::query(change).execute(&mut grafana).await;
+        assert_eq!(changed.is_ok(), change.starts_with("SET"), "it may switch that off, and has no right");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stack_survives_the_end_of_a_replica_and_of_the_redis_master() {
     let stack = Stack::new();
-    let (postgres, _folder) = postgres(&stack).await;
-    let url = postgres.url("cota");
+    let (postgres, address, _folder) = postgres(&stack).await;
     let mut master = stack.redis("redis-a").await;
     let _replica = stack.redis("redis-b").await;
     let mut sentinels = Vec::new();
@@ -146,18 +165,19 @@ async fn the_stack_survives_the_end_of_a_replica_and_of_the_redis_master() {
     })
     .await;
     let _haproxy = stack.haproxy().await;
-    let mut first = stack.replica("cota-1", &url).await;
-    let _second = stack.replica("cota-2", &url).await;
+    let mut first = stack.replica("cota-1", &address).await;
+    let _second = stack.replica("cota-2", &address).await;
     let _nginx = stack.nginx().await;
     let gateway = Gateway::new(&stack);
     let user = gateway.user().await;
     assert_eq!(gateway.calls(&user, "calm", 20).await, 200);
+    logins_may_what_they_need(&stack, &postgres).await;
 
     first.signal("TERM");
     assert_eq!(gateway.calls(&user, "one-replica", 20).await, 400);
     first.ended().await;
     assert_eq!(gateway.calls(&user, "without", 20).await, 600);
-    let _first = stack.replica("cota-1", &url).await;
+    let _first = stack.replica("cota-1", &address).await;
 
     master.signal("KILL");
     master.ended().await;
@@ -193,4 +213,19 @@ async fn alertmanager_takes_its_configuration_and_starts() {
     let output = check.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let _alertmanager = stack.with_web("alertmanager", "prometheus-alertmanager", 9093).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_takes_its_configuration_and_looks_for_both_replicas() {
+    let stack = Stack::new();
+    let _prometheus = stack.with_web("prometheus", "prometheus", 9090).await;
+    let url = format!("http://{}:9090/api/v1/targets", stack.address("prometheus"));
+    until("it knows its targets", async || {
+        let targets = reqwest::get(&url).await.unwrap().text().await.unwrap();
+        ["cota-1", "cota-2"].iter().all(|name| {
+            let at = format!("http://{}:9464/metrics", stack.address(name));
+            targets.contains(&format!("\"{at}\"")) && targets.contains(&format!("\"{at}/users\""))
+        })
+    })
+    .await;
 }

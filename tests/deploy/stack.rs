@@ -161,6 +161,9 @@ impl Stack {
             self.here(&text.replace("bind :6379", &format!("bind {}:6379", self.address("redis"))))
         });
         edit("alertmanager/alertmanager.yml", &|text| self.here(text));
+        edit("prometheus/prometheus.yml", &|text| {
+            self.here(&text.replace("localhost:9090", &format!("{}:9090", self.address("prometheus"))))
+        });
         for name in ["redis-a", "redis-b", "sentinel-1", "sentinel-2", "sentinel-3"] {
             let conf = self.dir(&format!("conf-{name}"));
             for file in ["redis.conf", "sentinel.conf"] {
@@ -229,7 +232,7 @@ impl Stack {
         words(&self.services["postgres"]["command"])[1..].to_vec()
     }
 
-    /// Brings the schema up to date, as the service `migrate` does.
+    /// Brings the schema up to date, as the service `migrate` does. `postgres` is where the server listens.
     pub fn migrate(&self, postgres: &str) {
         let mut command = self.cota("migrate", postgres);
         command.args(words(&self.services["migrate"]["command"]));
@@ -239,7 +242,9 @@ impl Stack {
 
     fn cota(&self, name: &str, postgres: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cota"));
-        command.env_clear().envs(self.environment(name)).env("COTA_POSTGRES__URL", postgres);
+        let there = format!("{}:5432", self.address("postgres"));
+        let environment = self.environment(name).into_iter();
+        command.env_clear().envs(environment.map(|(key, value)| (key, value.replace(&there, postgres))));
         // As the image sets them.
         let address = self.address(if name == "migrate" { "nobody" } else { name });
         command.env("COTA_HTTP__LISTEN", format!("{address}:8080"));

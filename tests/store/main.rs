@@ -6,6 +6,7 @@ mod anomalies;
 mod audit;
 mod booking;
 mod budgets;
+mod drift;
 mod grants;
 mod isolation;
 mod ledger;
