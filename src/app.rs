@@ -3,7 +3,7 @@
 //! Start: the ports are bound and answer, so that a port that is taken shows at once and probes are served; then
 //! Postgres and its schema are waited for, while every call of the API is told so; then come the ledger's tasks, the
 //! flusher, and the API. Stop: the listener first, and requests that are running are answered; then the flusher empties
-//! the outbox; then the ledger's tasks end.
+//! the outbox; then the ledger's tasks end; what spans are left are sent last.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -44,6 +44,7 @@ use crate::{
     },
     quota::Partitions,
     store::{Store, StoreError},
+    traces::{Traces, TracesError},
 };
 
 /// Pause between tries to reach Postgres at the start.
@@ -80,6 +81,8 @@ pub enum AppError {
     Email(#[from] MailerError),
     #[error("webhooks: {0}")]
     Webhooks(#[from] reqwest::Error),
+    #[error("tracing: {0}")]
+    Traces(#[from] TracesError),
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
@@ -98,6 +101,7 @@ pub async fn run(
     let tls = Tls::of(&config.http)?;
     let store = Store::lazy(&config.postgres, &Keyring::of(&config.keys)?)?;
     let exporter = Exporter::start()?;
+    let (traces, exporting) = Traces::start(&config.tracing)?;
     let listener = listen(config.http.listen).await?;
     let metrics_listener = listen(config.http.metrics_listen).await?;
     let addresses = Addresses {
@@ -110,9 +114,10 @@ pub async fn run(
     tracing::info!(http = %addresses.http, metrics = %addresses.metrics, "listening");
     // Nobody may be waiting to hear it.
     let _ = started.send(addresses);
-    let served = serve(&config, &store, (exporter, top_users), &mut doors, shutdown).await;
+    let served = serve(&config, &store, (exporter, top_users, traces), &mut doors, shutdown).await;
     doors.close().await;
     store.close().await;
+    exporting.stop().await;
     served
 }
 
@@ -120,7 +125,7 @@ pub async fn run(
 async fn serve(
     config: &Config,
     store: &Store,
-    (exporter, top_users): (Exporter, Arc<TopUsers>),
+    (exporter, top_users, traces): (Exporter, Arc<TopUsers>, Traces),
     doors: &mut Doors,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AppError> {
@@ -134,7 +139,7 @@ async fn serve(
     let flusher = Flusher::new(ledger.outbox().clone(), store.clone(), partitions, config.flusher.clone());
     let renewer = Renewer::new(Accounts::new(store.clone(), ledger.clone()), flusher.renewals());
     doors.tasks.spawn(renewer.run(doors.stop.clone()));
-    let flusher = flusher.counting(top_users).start();
+    let flusher = flusher.counting(top_users).traced(traces.clone()).start();
     metrics::outbox_limits(config.ledger.outbox_soft_limit, config.ledger.outbox_hard_limit);
     metrics::lane_capacity(config.ledger.settle_queue, config.ledger.reserve_queue);
     let watch = Watch::new(store.clone(), &config.usage);
@@ -148,12 +153,13 @@ async fn serve(
     if let Some(post) = Post::new(store.clone(), &config.email, config.http.top_up_url.clone())? {
         notifier = notifier.with_email(post, config.email.clone());
     }
-    let notifier = notifier.start();
+    let notifier = notifier.traced(traces.clone()).start();
     let verifier = Verifier::new(&config.auth);
     doors.tasks.spawn(verifier.keep_keys_fresh(doors.stop.clone()));
     let live = Live::new(store.clone(), ledger.clone(), config.live.clone(), doors.stop_api.clone());
     doors.tasks.spawn(live.clone().run(doors.stop.clone()));
-    let api = Api::new(ledger.clone(), store.clone(), config.http.clone(), &config.notify, live, verifier);
+    let http = config.http.clone();
+    let api = Api::new(ledger.clone(), store.clone(), http, &config.notify, live, verifier, traces);
     doors.tasks.spawn(upkeep(exporter, ledger, store.clone(), api.clone(), doors.stop.clone()));
     doors.tasks.spawn(look_at_postgres(store.clone(), doors.stop.clone()));
     let (eraser, stop) = (api.clone(), doors.stop.clone());

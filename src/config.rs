@@ -4,13 +4,16 @@
 
 mod audit;
 mod email;
+mod flusher;
 mod http;
 mod issuers;
 mod keys;
 mod live;
+mod log;
 mod metrics;
 mod notify;
 mod secret;
+mod tracing;
 mod usage;
 
 use std::{
@@ -26,13 +29,16 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::AuditConfig;
 pub use email::{EmailConfig, MailTls};
+pub use flusher::FlusherConfig;
 pub use http::HttpConfig;
 pub use issuers::{IssuerConfig, JwksUrl, NotAJwksUrl, PublicKeyAlgorithm, Role};
 pub use keys::{KeyConfig, KeysConfig, MAX_KEY_ID_LENGTH};
 pub use live::LiveConfig;
+pub use log::LogConfig;
 pub use metrics::MetricsConfig;
 pub use notify::NotifyConfig;
 pub use secret::Secret;
+pub use tracing::TracingConfig;
 pub use usage::UsageConfig;
 
 /// Everything the service can be told.
@@ -53,6 +59,7 @@ pub struct Config {
     pub live: LiveConfig,
     pub metrics: MetricsConfig,
     pub log: LogConfig,
+    pub tracing: TracingConfig,
 }
 
 /// Who may call.
@@ -133,23 +140,6 @@ pub struct LedgerConfig {
     pub witness_wait_ms: u64,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FlusherConfig {
-    /// Rows of one SQL transaction.
-    pub batch_rows: usize,
-    pub interval_ms: u64,
-    /// How long a shutdown waits for the outbox to empty.
-    pub drain_timeout_ms: u64,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// A `tracing` filter, such as `info` or `cota=debug`.
-    pub filter: String,
-}
-
 impl Default for AuthConfig {
     fn default() -> Self {
         Self {
@@ -209,18 +199,6 @@ impl Default for LedgerConfig {
             poll_interval_ms: 100,
             witness_wait_ms: 3_000,
         }
-    }
-}
-
-impl Default for FlusherConfig {
-    fn default() -> Self {
-        Self { batch_rows: 2_000, interval_ms: 25, drain_timeout_ms: 10_000 }
-    }
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { filter: "info".into() }
     }
 }
 
@@ -303,6 +281,7 @@ impl Config {
             .or_else(|| self.notify.broken_rule())
             .or_else(|| self.email.broken_rule())
             .or_else(|| self.live.broken_rule())
+            .or_else(|| self.tracing.broken_rule())
         {
             Some(rule) => Err(ConfigError::Invalid(rule)),
             None => auth.check_issuers(),

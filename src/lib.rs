@@ -3,7 +3,7 @@
 //!
 //! The map, in the order of the imports (each may use those before it):
 //!
-//! - [`config`], [`crypto`], [`telemetry`], [`metrics`]: leaves, for all.
+//! - [`config`], [`crypto`], [`telemetry`], [`traces`], [`metrics`]: leaves, for all.
 //! - [`quota`]: the vocabulary; pure.
 //! - [`store`]: Postgres. Only here is SQL.
 //! - [`ledger`]: the Redis protocol: scripts, lanes, gates, witnesses, recovery. Only here are Redis commands.
@@ -31,3 +31,4 @@ pub mod notify;
 pub mod quota;
 pub mod store;
 pub mod telemetry;
+pub mod traces;

@@ -103,6 +103,7 @@ metrics! {
     Gauge NOTIFICATION_BACKLOG "cota_notifications_pending" ["queue"] "Events whose notifications are not queued yet (events), and notifications to be sent.";
     Gauge NOTIFICATION_OVERDUE "cota_notifications_overdue_seconds" ["queue"] "How long the oldest in the queue has been due.";
     Gauge LIVE_STREAMS "cota_live_streams" [] "Live streams of balances and events that are open.";
+    Counter SPANS "cota_trace_spans_total" ["outcome"] "Finished spans of traces: exported, dropped because too many waited for the collector, or failed when it did not take them.";
     Gauge CPU_SECONDS "process_cpu_seconds_total" [] "CPU time that the process has used.";
     Gauge RESIDENT_MEMORY "process_resident_memory_bytes" [] "Memory of the process.";
     Gauge OPEN_FILES "process_open_fds" [] "Files and sockets it has open.";
@@ -342,6 +343,10 @@ pub fn live_streams(streams: usize) {
 pub fn notification_backlog(queue: &'static str, pending: u64, overdue: Duration) {
     metrics::gauge!(NOTIFICATION_BACKLOG, "queue" => queue).set(pending as f64);
     metrics::gauge!(NOTIFICATION_OVERDUE, "queue" => queue).set(overdue.as_secs_f64());
+}
+
+pub fn spans(outcome: &'static str, spans: usize) {
+    metrics::counter!(SPANS, "outcome" => outcome).increment(spans as u64);
 }
 
 pub fn dead_letters(unresolved: u64) {

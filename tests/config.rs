@@ -88,7 +88,7 @@ fn the_example_lacks_the_secret_alone() {
 #[test]
 fn what_is_out_of_range_is_refused_by_name() {
     type Break = fn(&mut Config);
-    let broken: [(&str, Break); 13] = [
+    let broken: [(&str, Break); 16] = [
         ("auth.hs256_secret", |c| c.auth.hs256_secret = Secret::new("x".repeat(31))),
         ("auth.hs256_secret", |c| c.auth.hs256_secret = Secret::default()),
         ("auth.issuer", |c| c.auth.issuer.clear()),
@@ -102,6 +102,9 @@ fn what_is_out_of_range_is_refused_by_name() {
         ("ledger.witness_capacity", |c| c.ledger.witness_capacity = 199_999),
         ("flusher.batch_rows", |c| c.flusher.batch_rows = 0),
         ("postgres.max_connections", |c| c.postgres.max_connections = 3),
+        ("tracing.endpoint", |c| c.tracing.endpoint = Some("http://me:hush@otel.example".into())),
+        ("tracing.sampling_ratio", |c| c.tracing.sampling_ratio = 1.5),
+        ("tracing.timeout_ms", |c| c.tracing.timeout_ms = 99),
     ];
     for (key, change) in broken {
         let mut config = Config::default();
@@ -194,6 +197,8 @@ fn the_environment_goes_first_and_its_typing_errors_are_refused() {
     let file = ("COTA_CONFIG", example.to_str().unwrap());
     let (sound, text) = check_config(&[SECRET, file, ("COTA_LEDGER__PARTITIONS", "64")]);
     assert!(sound && text.contains("\"partitions\": 64"), "{text}");
+    let (sound, text) = check_config(&[SECRET, ("COTA_TRACING__ENDPOINT", "http://otel.example:4318")]);
+    assert!(sound && text.contains("\"endpoint\": \"http://otel.example:4318\""), "{text}");
     // The test suite's own variables are none of the program's business.
     assert!(check_config(&[SECRET, ("COTA_TEST_POSTGRES_URL", "postgres://elsewhere")]).0);
     for typing_error in ["COTA_LEDGER_PARTITIONS", "COTA_LEDGER__PARTITION", "COTA_LEGDER__PARTITIONS"] {

@@ -16,7 +16,7 @@ mod watch;
 /// Imports go from right to left only: a module may use those on lower ranks, and itself. Modules on one rank do not
 /// know each other.
 const RANKS: [&[&str]; 8] = [
-    &["quota", "config", "metrics", "telemetry", "clock", "crypto", "devstack"],
+    &["quota", "config", "metrics", "telemetry", "traces", "clock", "crypto", "devstack"],
     &["store"],
     &["ledger"],
     &["flusher", "accounts", "notify"],
@@ -26,8 +26,10 @@ const RANKS: [&[&str]; 8] = [
     &["main"],
 ];
 
-/// What leaves may use of other leaves: logging and the keyring read their part of the configuration.
-const LEAF_USES: [(&str, &str); 2] = [("telemetry", "config"), ("crypto", "config")];
+/// What leaves may use of other leaves: logging, tracing and the keyring read their part of the configuration, and spans
+/// are counted.
+const LEAF_USES: [(&str, &str); 4] =
+    [("telemetry", "config"), ("traces", "config"), ("traces", "metrics"), ("crypto", "config")];
 
 const MAX_LINES: usize = 400;
 

@@ -19,10 +19,11 @@ pub use top_users::TopUsers;
 
 use crate::{
     config::{FlusherConfig, MetricsConfig, millis},
-    ledger::{CallError, Outbox},
+    ledger::{CallError, Outbox, OutboxPage},
     metrics,
     quota::{PartitionId, Partitions},
     store::{Booker, Booking, Store, StoreError},
+    traces::{self, Traces},
 };
 
 /// Pause after a fault, so that a store that is down is not hammered.
@@ -40,6 +41,17 @@ pub enum FlushError {
     Store(#[from] StoreError),
     #[error("{0} entries have a format this version does not know")]
     Unreadable(usize),
+}
+
+impl FlushError {
+    /// The word for it in spans.
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Store(_) => "store",
+            Self::Unreadable(_) => "unreadable",
+        }
+    }
 }
 
 /// What one round did.
@@ -64,12 +76,14 @@ pub struct Flusher {
     config: FlusherConfig,
     top_users: Arc<TopUsers>,
     renewals: Arc<Notify>,
+    traces: Traces,
 }
 
 impl Flusher {
     pub fn new(outbox: Outbox, store: Store, partitions: Partitions, config: FlusherConfig) -> Self {
         let top_users = Arc::new(TopUsers::new(&MetricsConfig::default()));
-        Self { outbox, store, partitions, config, top_users, renewals: Arc::default() }
+        let (renewals, traces) = (Arc::default(), Traces::default());
+        Self { outbox, store, partitions, config, top_users, renewals, traces }
     }
 
     /// What is told whenever a flush leaves accounts that are to be renewed.
@@ -81,6 +95,12 @@ impl Flusher {
     #[must_use]
     pub fn counting(self, top_users: Arc<TopUsers>) -> Self {
         Self { top_users, ..self }
+    }
+
+    /// Records its flushes as these say.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Starts one task per partition.
@@ -127,6 +147,20 @@ impl Flusher {
                 unreadable => Err(FlushError::Unreadable(unreadable)),
             };
         }
+        let mut span = self.traces.flush(started.elapsed(), partition.0, page.entries.len());
+        let booked = traces::within(span.as_ref(), self.book(partition, &page, started)).await;
+        if let (Some(span), Err(error)) = (&mut span, &booked) {
+            span.fail(error.as_str());
+        }
+        booked
+    }
+
+    async fn book(
+        &self,
+        partition: PartitionId,
+        page: &OutboxPage,
+        started: Instant,
+    ) -> Result<Round, FlushError> {
         let by = Booker::Flusher { run_id: &page.run_id };
         match self.store.book(partition, page.epoch, by, &page.entries, page.sequence).await? {
             Booking::Booked(booked) => {

@@ -10,8 +10,9 @@ use axum::{
 };
 
 use hyper::body::Body as _;
+use tracing::field::display;
 
-use crate::{metrics, store::with_caller};
+use crate::{metrics, store::with_caller, traces};
 
 use super::{
     Api, code,
@@ -26,15 +27,20 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
     let request_id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let ends_connection = may_stay_unread(&request);
+    let pattern = route.as_ref().map(MatchedPath::as_str);
+    let mut span = api.traces.request(request.headers(), request.method(), pattern);
+    let mut unserved = None;
     let started = Instant::now();
-    let mut response = with_caller(next.run(request)).await;
+    let mut response = traces::within(span.as_ref(), with_caller(next.run(request))).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let code = problem.code();
         code::count(code);
         if code.status().is_server_error() {
-            let route = route.as_ref().map_or("", MatchedPath::as_str);
             let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
-            tracing::warn!(code = code.as_str(), route, request_id, "request not served");
+            let trace_id = span.as_ref().map(|span| display(span.trace_id()));
+            let route = pattern.unwrap_or_default();
+            tracing::warn!(code = code.as_str(), route, request_id, trace_id, "request not served");
+            unserved = Some(code.as_str());
         }
         let mut rendered = problem.render(language, TopUp::of(&api.config, language));
         // What the router itself set, such as Allow, stays.
@@ -48,8 +54,10 @@ pub async fn edge(State(api): State<Api>, request: Request, next: Next) -> Respo
         }
         response = rendered;
     }
-    let pattern = route.as_ref().map_or("none", MatchedPath::as_str);
-    metrics::http_request(pattern, class(response.status()), started.elapsed());
+    metrics::http_request(pattern.unwrap_or("none"), class(response.status()), started.elapsed());
+    if let Some(span) = &mut span {
+        span.answered(response.status(), unserved);
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

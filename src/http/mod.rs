@@ -78,6 +78,7 @@ use crate::{
     ledger::{Ledger, Outcome},
     notify::{Endpoints, Live, Settings},
     store::Store,
+    traces::Traces,
 };
 use jwt::Verifier;
 use limits::Limits;
@@ -99,6 +100,7 @@ pub struct Parts {
     pub verifier: Verifier,
     pub limits: Limits,
     pub refusals: Refusals,
+    pub traces: Traces,
     /// Room for exports.
     exports: Arc<Semaphore>,
     readiness: health::Readiness,
@@ -120,6 +122,7 @@ impl Api {
         notify: &NotifyConfig,
         live: Live,
         verifier: Verifier,
+        traces: Traces,
     ) -> Self {
         let endpoints = Endpoints::new(store.clone(), notify);
         let settings = Settings::new(store.clone());
@@ -139,6 +142,7 @@ impl Api {
             verifier,
             limits,
             refusals,
+            traces,
             exports,
             readiness,
         }))

@@ -21,6 +21,7 @@ use crate::{
     notify::Live,
     quota::{Partitions, UserId},
     store::Store,
+    traces::Traces,
 };
 
 /// The router, and JWTs that it takes.
@@ -69,7 +70,8 @@ impl Harness {
         let store = Store::lazy(&config.postgres, &keyring).unwrap();
         let (ledger, _) = Ledger::new(&config, store.clone(), Partitions::new(2).unwrap()).unwrap();
         let live = Live::new(store.clone(), ledger.clone(), LiveConfig::default(), CancellationToken::new());
-        let api = Api::new(ledger, store, http, &NotifyConfig::default(), live, Verifier::new(&auth));
+        let (notify, verifier) = (NotifyConfig::default(), Verifier::new(&auth));
+        let api = Api::new(ledger, store, http, &notify, live, verifier, Traces::default());
         Self { router: router(api), auth }
     }
 

@@ -13,7 +13,12 @@ use super::{
     shard::{Shard, Shards},
     wire::{Answer, Head, Operation, Status, Verb, apply},
 };
-use crate::{config::LedgerConfig, metrics, quota::PartitionId};
+use crate::{
+    config::LedgerConfig,
+    metrics,
+    quota::PartitionId,
+    traces::{self, Recording},
+};
 
 /// What every `apply` call is told.
 pub struct Limits {
@@ -40,6 +45,8 @@ struct Call {
     jobs: Vec<Job>,
     /// How many operations the jobs bring.
     weight: usize,
+    /// From the request to the reply, if one of the jobs is recorded.
+    span: Option<Recording>,
 }
 
 /// See the module.
@@ -83,7 +90,8 @@ impl Batch {
         match shards.get(partition).gate.pass() {
             Some(pass) if pass.run_id == *run_id => {
                 let nonce = rand::random::<u64>() >> 2;
-                self.calls.push(Call { partition, pass, nonce, weight: job.weight(), jobs: vec![job] });
+                let weight = job.weight();
+                self.calls.push(Call { partition, pass, nonce, weight, jobs: vec![job], span: None });
             }
             pass => {
                 if let Some(pass) = pass {
@@ -103,21 +111,23 @@ impl Batch {
     }
 
     /// Sends the pipeline and answers every job. False when the connection must not be used again.
-    pub async fn run(self, link: &mut Link, shards: &Shards) -> bool {
+    pub async fn run(mut self, link: &mut Link, shards: &Shards) -> bool {
         if self.calls.is_empty() {
             return !self.misled;
         }
+        self.calls.iter_mut().for_each(Call::sets_out);
         let replies = match link.send(scripts::APPLY.name, self.pipe).await {
             Ok(replies) if replies.len() == self.calls.len() => replies,
             result => {
                 tracing::warn!(error = ?result.err(), "a batch got no reply");
-                self.calls.into_iter().for_each(|call| call.answer_all(|| Verdict::Unknown));
+                self.calls.into_iter().for_each(Call::unanswered);
                 return false;
             }
         };
         let mut usable = !self.misled;
         let mut scripts_lost = false;
-        for (call, reply) in self.calls.into_iter().zip(replies) {
+        for (mut call, reply) in self.calls.into_iter().zip(replies) {
+            call.has_replied(&reply);
             match reply {
                 Ok(value) => usable &= call.answer(value, shards),
                 Err(error) => {
@@ -147,6 +157,28 @@ impl Call {
 
     fn operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
         self.jobs.iter().flat_map(Job::operations)
+    }
+
+    /// Begins its span, below those of the jobs that have one.
+    fn sets_out(&mut self) {
+        let operations = self.weight;
+        let lanes = self.jobs.iter_mut().filter_map(Job::span);
+        self.span = traces::script(scripts::APPLY.name, operations, lanes);
+    }
+
+    /// Ends its span, before those of its jobs.
+    fn has_replied(&mut self, reply: &Result<Value, RedisError>) {
+        if let (Some(mut span), Err(error)) = (self.span.take(), reply) {
+            span.fail(error.code().unwrap_or("call_failed").to_owned());
+        }
+    }
+
+    /// What it did, if anything, nobody knows.
+    fn unanswered(mut self) {
+        if let Some(mut span) = self.span.take() {
+            span.fail("no_reply");
+        }
+        self.answer_all(|| Verdict::Unknown);
     }
 
     /// The same verdict on all of it.

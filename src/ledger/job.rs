@@ -15,7 +15,10 @@ use super::{
     gate::Pass,
     wire::{Answer, Operation},
 };
-use crate::quota::PartitionId;
+use crate::{
+    quota::PartitionId,
+    traces::{Parent, Recording},
+};
 
 /// What a lane says of an operation.
 #[derive(Debug)]
@@ -79,6 +82,8 @@ pub struct Job {
     slots: SmallVec<[Slot; 1]>,
     custody: Arc<Custody>,
     reply: oneshot::Sender<Verdicts>,
+    /// From now to the answer, if the request is recorded.
+    span: Option<Recording>,
 }
 
 impl Job {
@@ -87,8 +92,9 @@ impl Job {
         let custody = Arc::new(Custody::default());
         let room = operations.iter().map(|operation| operation.verb.takes_room()).collect();
         let waiter = Waiter { custody: Arc::clone(&custody), receiver, room };
+        let span = Parent::current().map(|parent| parent.lane(partition.0, operations.len()));
         let slots = operations.into_iter().map(|operation| Slot { operation, refused: None }).collect();
-        (Self { partition, deadline, slots, custody, reply }, waiter)
+        (Self { partition, deadline, slots, custody, reply, span }, waiter)
     }
 
     /// Claims the job for sending; `None` when nothing of it is to be sent: what takes room is not, once its caller has
@@ -132,12 +138,19 @@ impl Job {
         self.operations().count()
     }
 
+    /// The span of its way through the lane, if there is one.
+    pub fn span(&mut self) -> Option<&mut Recording> {
+        self.span.as_mut()
+    }
+
     /// Tells the caller, if it is still there, the verdicts on what was sent; takes as many as that.
     pub fn answer(self, mut verdicts: impl Iterator<Item = Verdict>) {
         let verdict = |slot: &Slot| match slot.refused {
             Some(reason) => Verdict::NotRun(reason),
             None => verdicts.next().unwrap_or(Verdict::Unknown),
         };
+        // It ends before that of the caller.
+        drop(self.span);
         // A caller that has left is no error.
         let _ = self.reply.send(self.slots.iter().map(verdict).collect());
     }

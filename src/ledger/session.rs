@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{RedisConfig, millis},
-    crypto, metrics,
+    crypto, metrics, traces,
 };
 
 /// How a call to Redis failed.
@@ -259,7 +259,7 @@ impl SharedSession {
     ) -> Result<Reply, CallError> {
         let mut pipe = Pipeline::new();
         evalsha(&mut pipe, script, keys, args);
-        self.send(script.name, run_id, &pipe).await
+        traces::calling(script.name, 1, self.send(script.name, run_id, &pipe)).await
     }
 
     /// Runs one script many times in one pipeline, on the server with this run id; the replies in order.
@@ -276,7 +276,8 @@ impl SharedSession {
         for (keys, args) in calls {
             evalsha(&mut pipe, script, &keys, &args);
         }
-        self.send_all(script.name, Some(run_id), &pipe).await.map(|(_, values)| values)
+        let calls = self.send_all(script.name, Some(run_id), &pipe);
+        traces::calling(script.name, pipe.len(), calls).await.map(|(_, values)| values)
     }
 
     /// One plain command.

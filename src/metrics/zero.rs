@@ -4,7 +4,7 @@
 use super::*;
 
 /// Metric, label and its values.
-const LABELLED: [(&str, &str, &[&str]); 11] = [
+const LABELLED: [(&str, &str, &[&str]); 12] = [
     (DENIALS, "budget", &["balance"]),
     (LIMITED, "limiter", &["networks", "callers", "in_flight", "connections"]),
     (CERTIFICATES, "outcome", &["renewed", "refused"]),
@@ -16,6 +16,7 @@ const LABELLED: [(&str, &str, &[&str]); 11] = [
     (RECOVERIES, "outcome", &["done", "failed"]),
     (CHECKPOINTS, "outcome", &["written", "failed"]),
     (FLUSHED, "result", &["inserted", "replayed", "dead"]),
+    (SPANS, "outcome", &["exported", "dropped", "failed"]),
 ];
 
 const CHANNELS: [&str; 2] = ["webhook", "email"];

@@ -15,6 +15,7 @@ use crate::{
     config::{EmailConfig, NotifyConfig, millis},
     metrics,
     store::{Store, StoreError},
+    traces::Traces,
 };
 
 /// Events that are fanned out in one statement.
@@ -33,6 +34,7 @@ pub struct Notifier {
     sender: Sender,
     post: Option<(Post, EmailConfig)>,
     config: NotifyConfig,
+    traces: Traces,
 }
 
 /// The running tasks of a notifier.
@@ -43,7 +45,7 @@ pub struct RunningNotifier {
 
 impl Notifier {
     pub fn new(store: Store, sender: Sender, config: NotifyConfig) -> Self {
-        Self { store, sender, post: None, config }
+        Self { store, sender, post: None, config, traces: Traces::default() }
     }
 
     /// As it is, and with e-mails.
@@ -51,6 +53,12 @@ impl Notifier {
     pub fn with_email(mut self, post: Post, config: EmailConfig) -> Self {
         self.post = Some((post, config));
         self
+    }
+
+    /// Records its webhooks as these say.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     pub fn start(self) -> RunningNotifier {
@@ -63,7 +71,7 @@ impl Notifier {
             let emails = Emails { store: store.clone(), post, config };
             tasks.spawn(work_off(Arc::new(emails), look_every, stop.clone()));
         }
-        let webhooks = Webhooks { store, sender: self.sender, config: self.config };
+        let webhooks = Webhooks { store, sender: self.sender, config: self.config, traces: self.traces };
         tasks.spawn(work_off(Arc::new(webhooks), look_every, stop.clone()));
         RunningNotifier { tasks, stop }
     }

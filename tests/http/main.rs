@@ -30,6 +30,7 @@ mod reservations;
 mod shutdown;
 mod slow;
 mod tokens;
+mod tracing;
 mod usage;
 mod user_health;
 mod users;

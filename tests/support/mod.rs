@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 pub mod certificates;
+pub mod collector;
 pub mod contract;
 pub mod h2;
 pub mod identity;

@@ -5,18 +5,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Fault, Sender, Standing, judge};
+use super::{Fault, Said, Sender, Standing, judge};
 use crate::{
     config::{NotifyConfig, millis},
     metrics,
     notify::channel::{Channel, LEASE_MARGIN},
     store::{Attempt, Store, StoreError, Verdict, WebhookClaim},
+    traces::{self, Traces},
 };
 
 pub struct Webhooks {
     pub store: Store,
     pub sender: Sender,
     pub config: NotifyConfig,
+    pub traces: Traces,
 }
 
 impl Channel for Webhooks {
@@ -35,13 +37,7 @@ impl Channel for Webhooks {
 
     async fn attempt(&self, claim: WebhookClaim) {
         let started = Instant::now();
-        let result = match &claim.secrets {
-            Ok(secrets) => self.sender.send(&claim.url, secrets, &claim.event, Timestamp::now()).await,
-            Err(error) => {
-                tracing::error!(%error, webhook = %claim.endpoint, "a secret cannot be opened");
-                Err(Fault::Sealed)
-            }
-        };
+        let result = self.send(&claim).await;
         let error = result.as_ref().err().map(ToString::to_string);
         let said = result.ok();
         let verdict = judge(self.standing(&claim), said, rand::random());
@@ -62,6 +58,21 @@ impl Channel for Webhooks {
 }
 
 impl Webhooks {
+    /// Sends it once; its receiver can join the trace.
+    async fn send(&self, claim: &WebhookClaim) -> Result<Said, Fault> {
+        let secrets = claim.secrets.as_ref().map_err(|error| {
+            tracing::error!(%error, webhook = %claim.endpoint, "a secret cannot be opened");
+            Fault::Sealed
+        })?;
+        let mut span = self.traces.webhook(claim.event.kind.as_str());
+        let send = self.sender.send(&claim.url, secrets, &claim.event, Timestamp::now());
+        let result = traces::within(span.as_ref(), send).await;
+        if let Some(span) = &mut span {
+            span.attempted(result.as_ref().map(|said| said.status).map_err(|fault| fault.as_str()));
+        }
+        result
+    }
+
     fn standing(&self, claim: &WebhookClaim) -> Standing {
         Standing {
             attempts: claim.attempts,

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::{NotifyConfig, millis},
     store::Event,
+    traces::Parent,
 };
 
 /// To connect, TLS included.
@@ -47,6 +48,21 @@ pub enum Fault {
     Broken,
     #[error("the secret cannot be opened")]
     Sealed,
+}
+
+impl Fault {
+    /// The word for it in spans.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unknown => "name_not_known",
+            Self::Tls => "tls",
+            Self::Connect => "connect",
+            Self::Broken => "broken_off",
+            Self::Sealed => "sealed",
+        }
+    }
 }
 
 /// Sends webhooks; cheap to clone.
@@ -109,8 +125,11 @@ impl Sender {
         let (id, body) = (event_id(event.id), payload(event));
         let timestamp = now.as_second();
         let signatures = signatures(secrets.iter().map(Vec::as_slice), &id, timestamp, &body);
-        self.client
-            .post(url)
+        let mut request = self.client.post(url);
+        if let Some((name, value)) = Parent::current().and_then(|parent| parent.traceparent()) {
+            request = request.header(name, value);
+        }
+        request
             .header(header::CONTENT_TYPE, "application/json")
             .header(ID, id)
             .header(TIMESTAMP, timestamp)
