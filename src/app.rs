@@ -25,6 +25,7 @@ use crate::{
         renewals::Renewer,
         reports::Reporter,
     },
+    backup::{BackupError, Schedule},
     config::{Config, ConfigError},
     crypto::{Keyring, KeyringError},
     flusher::{Flusher, TopUsers},
@@ -77,6 +78,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error("redis: {0}")]
     Redis(#[from] CallError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("e-mail: {0}")]
     Email(#[from] MailerError),
     #[error("webhooks: {0}")]
@@ -166,12 +169,7 @@ async fn serve(
     doors.tasks.spawn(async move { eraser.accounts.keep_erasing(stop).await });
     let (refusals, refusals_store, stop) = (api.clone(), store.clone(), doors.stop.clone());
     doors.tasks.spawn(async move { refusals.refusals.keep(&refusals_store, stop).await });
-    if let Some(folder) = &config.audit.checkpoint_dir {
-        let name = Uuid::now_v7().simple().to_string();
-        let checkpoints = Checkpoints::new(store.clone(), Keyring::of(&config.keys)?, folder, name);
-        let period = Duration::from_secs(config.audit.checkpoint_interval_seconds.max(1));
-        doors.tasks.spawn(checkpoints.run(period, doors.stop.clone()));
-    }
+    keep_safe(config, store, doors)?;
     let (limits, stop) = (api.clone(), doors.stop.clone());
     doors.tasks.spawn(async move { limits.limits.upkeep(stop).await });
     doors.front.open(http::router(api));
@@ -183,6 +181,20 @@ async fn serve(
     flusher.stop().await;
     running.stop().await;
     tracing::info!(?drained, "stopped");
+    Ok(())
+}
+
+/// Starts what puts things out of the reach of a broken Postgres: checkpoints of the audit log, and backups.
+fn keep_safe(config: &Config, store: &Store, doors: &Doors) -> Result<(), AppError> {
+    if let Some(folder) = &config.audit.checkpoint_dir {
+        let name = Uuid::now_v7().simple().to_string();
+        let checkpoints = Checkpoints::new(store.clone(), Keyring::of(&config.keys)?, folder, name);
+        let period = Duration::from_secs(config.audit.checkpoint_interval_seconds.max(1));
+        doors.tasks.spawn(checkpoints.run(period, doors.stop.clone()));
+    }
+    if let Some(backups) = Schedule::of(&config.backup, &config.postgres, store.clone())? {
+        doors.tasks.spawn(backups.run(doors.stop.clone()));
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Every key stands with its default and its unit in `config.example.toml`; a test keeps the two in step.
 
 mod audit;
+mod backup;
 mod email;
 mod flusher;
 mod http;
@@ -13,13 +14,11 @@ mod log;
 mod metrics;
 mod notify;
 mod secret;
+mod stores;
 mod tracing;
 mod usage;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use figment::{
     Figment,
@@ -28,6 +27,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 pub use audit::AuditConfig;
+pub use backup::BackupConfig;
 pub use email::{EmailConfig, MailTls};
 pub use flusher::FlusherConfig;
 pub use http::HttpConfig;
@@ -38,6 +38,7 @@ pub use log::LogConfig;
 pub use metrics::MetricsConfig;
 pub use notify::NotifyConfig;
 pub use secret::Secret;
+pub use stores::{PostgresConfig, RedisConfig};
 pub use tracing::TracingConfig;
 pub use usage::UsageConfig;
 
@@ -53,6 +54,7 @@ pub struct Config {
     pub ledger: LedgerConfig,
     pub flusher: FlusherConfig,
     pub audit: AuditConfig,
+    pub backup: BackupConfig,
     pub usage: UsageConfig,
     pub notify: NotifyConfig,
     pub email: EmailConfig,
@@ -76,36 +78,6 @@ pub struct AuthConfig {
     pub max_lifetime_seconds: u64,
     /// Identity providers whose JWTs are taken too.
     pub issuers: Vec<IssuerConfig>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RedisConfig {
-    /// `rediss://` for TLS.
-    pub url: Secret,
-    /// Who may sign the server's certificate; the system's authorities when absent.
-    pub ca_file: Option<PathBuf>,
-    /// What this service shows the server, when both are set.
-    pub client_cert_file: Option<PathBuf>,
-    pub client_key_file: Option<PathBuf>,
-    pub connect_timeout_ms: u64,
-    /// A call without an answer after this may or may not have run.
-    pub response_timeout_ms: u64,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PostgresConfig {
-    pub url: Secret,
-    /// Login that owns the tables, for migrations; `url` when empty.
-    pub owner_url: Secret,
-    /// What a session acts as; empty for its login itself.
-    pub role: String,
-    /// Who may sign the server's certificate. With it, a connection is always encrypted and the server checked.
-    pub ca_file: Option<PathBuf>,
-    pub max_connections: u32,
-    pub acquire_timeout_ms: u64,
-    pub statement_timeout_ms: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -149,33 +121,6 @@ impl Default for AuthConfig {
             leeway_seconds: 5,
             max_lifetime_seconds: 86_400 * 31,
             issuers: Vec::new(),
-        }
-    }
-}
-
-impl Default for RedisConfig {
-    fn default() -> Self {
-        Self {
-            url: Secret::new("redis://127.0.0.1:6379"),
-            ca_file: None,
-            client_cert_file: None,
-            client_key_file: None,
-            connect_timeout_ms: 1_000,
-            response_timeout_ms: 1_000,
-        }
-    }
-}
-
-impl Default for PostgresConfig {
-    fn default() -> Self {
-        Self {
-            url: Secret::new("postgres://cota@127.0.0.1:5432/cota"),
-            owner_url: Secret::default(),
-            role: "cota_api".into(),
-            ca_file: None,
-            max_connections: 16,
-            acquire_timeout_ms: 500,
-            statement_timeout_ms: 5_000,
         }
     }
 }
@@ -282,6 +227,7 @@ impl Config {
             .or_else(|| self.email.broken_rule())
             .or_else(|| self.live.broken_rule())
             .or_else(|| self.tracing.broken_rule())
+            .or_else(|| self.backup.broken_rule())
         {
             Some(rule) => Err(ConfigError::Invalid(rule)),
             None => auth.check_issuers(),

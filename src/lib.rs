@@ -9,6 +9,7 @@
 //! - [`ledger`]: the Redis protocol: scripts, lanes, gates, witnesses, recovery. Only here are Redis commands.
 //! - [`flusher`]: outbox → Postgres.
 //! - [`accounts`]: use cases on users and grants.
+//! - [`backup`]: backups of Postgres, and bringing them back.
 //! - [`notify`]: webhooks and e-mail.
 //! - [`http`]: router, authentication, problems, one file per resource.
 //! - [`app`]: what starts in which order, and drains in which.
@@ -19,6 +20,7 @@
 
 pub mod accounts;
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod crypto;

@@ -96,6 +96,11 @@ metrics! {
     Gauge DRIFT "cota_drift_accounts" [] "Accounts whose used tokens are not the sum of what was booked, as the replica that looks has found; 0 for the others.";
     Counter DRIFT_CHECKED "cota_drift_checked_total" [] "Accounts that were looked at for drift.";
     Counter CHECKPOINTS "cota_audit_checkpoints_total" ["outcome"] "Checkpoints of the audit log: written, or failed.";
+    Counter BACKUPS "cota_backups_total" ["outcome"] "Backups of Postgres: written and verified, or failed.";
+    Gauge BACKUP_AGE "cota_backup_age_seconds" [] "Age of the newest backup in backup.directory, else since this replica began to look; 0 without backups.";
+    Gauge BACKUP_INTERVAL "cota_backup_interval_seconds" [] "What that age is to stay below; 0 without backups.";
+    Gauge RESTORED "cota_postgres_went_back_timestamp_seconds" [] "When a recovery of this replica last found Postgres in an earlier state, in Unix time; 0 for never.";
+    Counter RESTORED_TOKENS "cota_restored_tokens_total" [] "Tokens that Redis knew to be spent and Postgres had lost, and that were booked anew.";
     Counter ANOMALIES "cota_anomalies_total" [] "Hours flagged in which a user used more than is ordinary for it.";
     Counter MONTHS_TOLD "cota_monthly_reports_total" [] "Monthly reports of users that were written.";
     Histogram NOTIFICATION_SECONDS "cota_notification_attempt_seconds" ["channel"] "One attempt at a notification, up to its receiver's answer.";
@@ -172,6 +177,23 @@ pub fn certificate(outcome: &'static str) {
 pub fn checkpoint(is_written: bool) {
     let outcome = if is_written { "written" } else { "failed" };
     metrics::counter!(CHECKPOINTS, "outcome" => outcome).increment(1);
+}
+
+pub fn backup(is_written: bool) {
+    let outcome = if is_written { "written" } else { "failed" };
+    metrics::counter!(BACKUPS, "outcome" => outcome).increment(1);
+}
+
+pub fn backup_age(age: Duration, interval: Duration) {
+    metrics::gauge!(BACKUP_AGE).set(age.as_secs_f64());
+    metrics::gauge!(BACKUP_INTERVAL).set(interval.as_secs_f64());
+}
+
+/// A recovery has made up for what Postgres had lost.
+pub fn restored(tokens: u64) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    metrics::gauge!(RESTORED).set(now.as_secs_f64());
+    metrics::counter!(RESTORED_TOKENS).increment(tokens);
 }
 
 /// `route` is the router's pattern, never the path as sent.

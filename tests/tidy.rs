@@ -19,7 +19,7 @@ const RANKS: [&[&str]; 8] = [
     &["quota", "config", "metrics", "telemetry", "traces", "clock", "crypto", "devstack"],
     &["store"],
     &["ledger"],
-    &["flusher", "accounts", "notify"],
+    &["flusher", "accounts", "notify", "backup"],
     &["http"],
     &["app"],
     &["cli"],

@@ -100,6 +100,7 @@ mod tests {
             include_str!("../config.rs"),
             include_str!("../config/issuers.rs"),
             include_str!("../config/keys.rs"),
+            include_str!("../config/stores.rs"),
         ];
         let lines = sources.iter().flat_map(|source| source.lines());
         let declared = lines.filter(|line| line.trim_end().ends_with(": Secret,")).count();

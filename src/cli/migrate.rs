@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::CliError;
+use super::{CliError, progress::with_progress};
 use crate::{config::Config, crypto::Keyring, quota::UserId, store::Store};
 
 /// How often a long migration says that it still runs.
@@ -25,28 +25,14 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     migrated
 }
 
-async fn migrate(store: &Store) -> Result<(), CliError> {
-    match with_progress(store).await? {
+/// Applies the migrations that are missing, and seals what an older version left plain.
+pub(super) async fn migrate(store: &Store) -> Result<(), CliError> {
+    match with_progress("Applying migrations", store.migrate()).await? {
         0 => println!("The schema is up to date."),
         1 => println!("Applied 1 migration."),
         n => println!("Applied {n} migrations."),
     }
     seal_emails(store).await
-}
-
-async fn with_progress(store: &Store) -> Result<usize, CliError> {
-    eprintln!("Applying migrations …");
-    let started = Instant::now();
-    let mut ticks = tokio::time::interval(PROGRESS);
-    ticks.tick().await;
-    let migration = store.migrate();
-    tokio::pin!(migration);
-    loop {
-        tokio::select! {
-            applied = &mut migration => return Ok(applied?),
-            _ = ticks.tick() => eprintln!("… still running after {} s", started.elapsed().as_secs()),
-        }
-    }
 }
 
 /// Seals the plain addresses that a version without seals left; quick when there are none.

@@ -3,11 +3,14 @@
 //! Answers for programs and people go to standard output; progress, logs and errors to standard error.
 
 mod audit;
+mod backup;
 mod check_config;
 mod dev;
 mod jwt;
 mod keys;
 mod migrate;
+mod progress;
+mod restore;
 mod serve;
 mod shutdown;
 
@@ -21,6 +24,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     accounts::checkpoints::CheckpointError,
     app::AppError,
+    backup::BackupError,
     config::{Config, ConfigError},
     crypto::KeyringError,
     devstack::DevstackError,
@@ -47,6 +51,10 @@ enum Command {
     Dev(Box<dev::DevOptions>),
     /// Bring the database schema up to date.
     Migrate,
+    /// Make a verified backup of Postgres, or check one. Redis needs none.
+    Backup(backup::BackupOptions),
+    /// Restore a backup into an empty database.
+    Restore(restore::RestoreOptions),
     /// Check the audit log, or write a checkpoint of it.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -84,6 +92,8 @@ enum CliError {
     EmailsTaken(String),
     #[error("{0} things are not as they were written")]
     Unsound(u64),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("checkpoints: {0}")]
     Checkpoints(#[from] CheckpointError),
     #[error("{0} values cannot be opened: {1}")]
@@ -129,6 +139,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve => serve::run(Config::load(file)?).await,
         Command::Dev(options) => dev::run(&options, Config::read(file)?).await,
         Command::Migrate => migrate::run(&Config::load(file)?).await,
+        Command::Backup(options) => backup::run(&options, &Config::load(file)?).await,
+        Command::Restore(options) => restore::run(&options, &Config::load(file)?).await,
         Command::Audit(command) => audit::run(&command, &Config::load(file)?).await,
         Command::Keys(command) => keys::run(&command, || Ok(Config::load(file)?)).await,
         Command::Jwt(options) => jwt::run(&options, &Config::load(file)?),

@@ -53,6 +53,8 @@ pub struct Keeper {
     pub reported: Mutex<HashMap<PartitionId, u64>>,
     /// Partitions this replica is recovering now.
     pub recovering: Mutex<Vec<PartitionId>>,
+    /// How far Postgres has known each partition's outbox to be booked; it never falls.
+    pub booked_up_to: Mutex<HashMap<PartitionId, u64>>,
 }
 
 /// What Redis makes of a partition that Postgres calls open.
@@ -62,6 +64,11 @@ pub enum Health {
     /// No answer, or one between two lives: look again.
     Unclear,
     Lost(&'static str),
+    /// Redis is in a later epoch: a recovery has begun after the row was read, or Postgres has gone back. Under the
+    /// lock it can only be the latter.
+    Later,
+    /// Postgres has gone back: it lacks what left the outbox of this life.
+    WentBack,
 }
 
 impl Keeper {
@@ -135,6 +142,9 @@ impl Keeper {
     /// False when the partition needs a recovery.
     async fn tend(&self, row: PartitionRow) -> bool {
         let shard = self.shards.get(row.id);
+        if self.has_fallen(&row) && !self.note_gone_back(shard, &row).await {
+            return true;
+        }
         if row.state == PartitionState::Recovering {
             self.report_ring(shard, row.epoch).await;
             return false;
@@ -157,7 +167,40 @@ impl Keeper {
                 tracing::warn!(partition = row.id.0, epoch = row.epoch, why, "the partition must recover");
                 false
             }
+            Health::Later => false,
+            Health::WentBack => !self.note_gone_back(shard, &row).await,
         }
+    }
+
+    /// Whether Postgres knows less of what was booked than it did: a server that lagged has taken over, or it was
+    /// restored under way.
+    fn has_fallen(&self, row: &PartitionRow) -> bool {
+        let mut booked = self.booked_up_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = booked.entry(row.id).or_default();
+        let has_fallen = row.outbox_high_water < *known;
+        *known = row.outbox_high_water.max(*known);
+        has_fallen
+    }
+
+    /// Marks the partition, so that its recovery makes up for what Postgres lost; false when that did not work.
+    async fn note_gone_back(&self, shard: &Shard, row: &PartitionRow) -> bool {
+        if let Err(error) = self.store.note_gone_back(row.id).await {
+            tracing::warn!(%error, partition = row.id.0, "Postgres has gone back, which cannot be noted");
+            return false;
+        }
+        tracing::error!(
+            partition = row.id.0,
+            epoch = row.epoch,
+            "Postgres has gone back to an earlier state"
+        );
+        self.booked_up_to
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(row.id, row.outbox_high_water);
+        if let Some(pass) = shard.gate.pass() {
+            shard.gate.doubt(&pass, Doubt::Lost);
+        }
+        true
     }
 
     /// Holds what Redis says against the row, over a connection that is fresh when it has to be.
@@ -167,7 +210,7 @@ impl Keeper {
                 self.redis.reconnect().await;
             }
             match self.diagnose_once(shard, row).await {
-                Ok(Health::Lost(_)) if !fresh => {}
+                Ok(Health::Lost(_) | Health::Later) if !fresh => {}
                 Ok(health) => return health,
                 Err(_) => return Health::Unclear,
             }
@@ -182,8 +225,7 @@ impl Keeper {
         }
         let page = self.outbox.read(shard.id, 1).await?;
         if page.epoch > row.epoch {
-            // A recovery has begun after the row was read, or Postgres has gone back; under the lock it is told apart.
-            return Ok(Health::Lost("Redis is in a later epoch"));
+            return Ok(Health::Later);
         }
         if page.epoch < row.epoch || !page.open {
             return Ok(Health::Lost("Redis does not know this epoch"));
@@ -193,7 +235,19 @@ impl Keeper {
         if page.sequence < seen {
             return Ok(Health::Lost("Redis has gone back"));
         }
-        Ok(Health::Fine(server))
+        match self.outbox.acked_up_to(shard.id).await? {
+            Some(acked) if acked > row.outbox_high_water => Ok(self.look_again(row.id, acked, server).await),
+            _ => Ok(Health::Fine(server)),
+        }
+    }
+
+    /// Entries leave the outbox after their commit, so a row that is read later must know of them.
+    async fn look_again(&self, partition: PartitionId, acked: u64, server: Arc<str>) -> Health {
+        let Ok(rows) = self.store.partitions().await else { return Health::Unclear };
+        match rows.iter().find(|row| row.id == partition) {
+            Some(row) if row.outbox_high_water >= acked => Health::Fine(server),
+            _ => Health::WentBack,
+        }
     }
 
     /// Closes the gate and writes the ring to the ledger, once for each recovery.
@@ -282,8 +336,13 @@ impl Keeper {
         let rows = self.store.partitions().await?;
         let Some(row) = rows.into_iter().find(|row| row.id == partition) else { return Ok(false) };
         let shard = self.shards.get(partition);
-        Ok(row.state == PartitionState::Recovering
-            || shard.gate.doubted(row.epoch) == Some(Doubt::Lost)
-            || matches!(self.diagnose(shard, &row).await, Health::Lost(_)))
+        if row.state == PartitionState::Recovering || shard.gate.doubted(row.epoch) == Some(Doubt::Lost) {
+            return Ok(true);
+        }
+        match self.diagnose(shard, &row).await {
+            Health::Fine(_) | Health::Unclear => Ok(false),
+            Health::Lost(_) => Ok(true),
+            Health::Later | Health::WentBack => Ok(self.note_gone_back(shard, &row).await),
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! | `lane`, `batch`, `job`, `waiting` | from many callers to one pipeline of `apply` calls, and back |
 //! | `gate`, `ring`, `shard` | which life of a partition this replica serves; what it witnessed |
 //! | `keeper`, `recovery`, `witness` | what happens when Redis restarts, forgets or goes back |
+//! | `restored` | what happens when Postgres goes back |
 //! | `cold`, `loader`, `pusher`, `policy` | from Postgres to Redis: cold accounts, grants, policy versions |
 //! | `sweeper`, `lookup`, `outbox` | expiry; Postgres's answer for ids Redis has forgotten; the flusher's source |
 //! | `gauges` | how full and how far behind all that is, for the metrics |
@@ -32,6 +33,7 @@ mod pusher;
 mod reads;
 mod recovery;
 mod refusal;
+mod restored;
 mod ring;
 pub mod scripts;
 mod server;

@@ -1,6 +1,7 @@
 //! The outbox as the flusher and recovery see it: read from the head, ack by exact id.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -95,6 +96,24 @@ impl Outbox {
         decode(reply.value)
             .map(|page| page.epoch)
             .ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))
+    }
+
+    /// The highest outbox sequence that was ever acked; `None` when Redis does not tell: no entry has been, or it is
+    /// older than 7.0.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn acked_up_to(&self, partition: PartitionId) -> Result<Option<u64>, CallError> {
+        let key = self.shards.get(partition).keys.outbox();
+        let exists = self.redis.command("EXISTS", &[&key]).await?;
+        if exists.value != Value::Int(1) {
+            return Ok(None);
+        }
+        let reply = self.redis.command("XINFO", &[b"STREAM", &key]).await?;
+        let facts: HashMap<String, Value> = redis::from_redis_value(reply.value).unwrap_or_default();
+        let Some(Value::BulkString(id)) = facts.get("max-deleted-entry-id") else { return Ok(None) };
+        let id = std::str::from_utf8(id).ok().and_then(|id| id.parse::<OutboxId>().ok());
+        Ok(id.map(|id| id.sequence))
     }
 
     /// Retention of settled and of expired records, in milliseconds, as scripts take them.

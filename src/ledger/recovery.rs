@@ -2,7 +2,8 @@
 //!
 //! Every attempt has its own epoch, committed first; it is the fence token, so an attempt that was overtaken can
 //! change nothing. Every step is idempotent; any failure means: again from the start, in a new epoch. Steps:
-//! 0 new epoch in Postgres · 1 fence Redis · 2 wait for the witnesses of live replicas · 3 drain the outbox ·
+//! 0 new epoch in Postgres · 1 fence Redis · 2 wait for the witnesses of live replicas · 3 drain the outbox, and
+//! after a restore of Postgres make up for what it lost ([`super::restored`]) ·
 //! 4 carry pending reservations over, loading their budgets · 5 base above all counts ever seen · 6 open Redis ·
 //! 7 open Postgres. Then the gates open.
 
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     keeper::{Keeper, LIVE_WITHIN},
     keys::parse_member,
+    restored::MakeUp,
     scripts,
     session::{CallError, Reply},
     shard::Shard,
@@ -96,6 +98,7 @@ impl Recovery<'_> {
             return Err(RecoveryError::Overtaken);
         }
         self.drain(&fenced).await?;
+        MakeUp { recovery: self, epoch, outbox_sequence: fenced.outbox_sequence }.run().await?;
         self.carry(&fenced).await?;
         let base = store.set_base(self.shard.id, epoch, fenced.sequence, fenced.outbox_sequence).await?;
         let base = base.ok_or(RecoveryError::Overtaken)?;

@@ -78,6 +78,7 @@ impl Ledger {
             config: config.ledger.clone(),
             reported: Mutex::default(),
             recovering: Mutex::default(),
+            booked_up_to: Mutex::default(),
         });
         let background = Background {
             lanes: lane_tasks,

@@ -4,7 +4,7 @@
 use super::*;
 
 /// Metric, label and its values.
-const LABELLED: [(&str, &str, &[&str]); 12] = [
+const LABELLED: [(&str, &str, &[&str]); 13] = [
     (DENIALS, "budget", &["balance"]),
     (LIMITED, "limiter", &["networks", "callers", "in_flight", "connections"]),
     (CERTIFICATES, "outcome", &["renewed", "refused"]),
@@ -15,6 +15,7 @@ const LABELLED: [(&str, &str, &[&str]); 12] = [
     (PUSHES, "outcome", &["done", "absent", "failed"]),
     (RECOVERIES, "outcome", &["done", "failed"]),
     (CHECKPOINTS, "outcome", &["written", "failed"]),
+    (BACKUPS, "outcome", &["written", "failed"]),
     (FLUSHED, "result", &["inserted", "replayed", "dead"]),
     (SPANS, "outcome", &["exported", "dropped", "failed"]),
 ];
@@ -41,6 +42,10 @@ pub(super) fn start() {
         metrics::counter!(NOTIFICATIONS, "channel" => channel, "outcome" => outcome).increment(0);
     }
     metrics::counter!(EXPIRED).increment(0);
+    metrics::counter!(RESTORED_TOKENS).increment(0);
+    for gauge in [RESTORED, BACKUP_AGE, BACKUP_INTERVAL] {
+        metrics::gauge!(gauge).set(0.0);
+    }
     metrics::counter!(FLUSH_FAILURES).increment(0);
     metrics::counter!(DRIFT_CHECKED).increment(0);
     // Most replicas never look.

@@ -10,6 +10,7 @@
 mod alerts;
 mod anomalies;
 mod audit;
+mod backup;
 mod booking;
 mod budgets;
 mod dead_letters;
@@ -30,6 +31,7 @@ mod profiles;
 mod renewals;
 mod replicas;
 mod reports;
+mod restored;
 mod schema;
 mod sealed;
 mod secrets;
@@ -72,6 +74,7 @@ pub use reports::{
     Consolidated, ConsolidatedUser, DayUse, DueUser, GrantSum, ModelUse, Report, ReportPeriod, Reported,
     Summary,
 };
+pub use restored::Standing;
 pub use sealed::{Resealed, SealedColumn, SealedCount};
 pub use secrets::EmailsSealed;
 pub use session_lock::{SessionLock, Task};

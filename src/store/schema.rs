@@ -1,7 +1,7 @@
 //! Migrations: embedded, applied by `cota migrate`, checked at every start.
 
 use sqlx::{
-    ConnectOptions, Connection,
+    Connection,
     migrate::{MigrateError, Migrator},
 };
 
@@ -21,13 +21,7 @@ impl Store {
     /// Applies the migrations that are missing; says how many. Two at once wait for each other. Refuses a schema that
     /// is newer than this program, or was changed.
     pub async fn migrate(&self) -> Result<usize, StoreError> {
-        // On a connection of its own without time-outs: a migration may take long, and dies with its process.
-        let options = (*self.owner).clone().options([
-            ("statement_timeout", "0"),
-            ("lock_timeout", "0"),
-            ("idle_in_transaction_session_timeout", "0"),
-        ]);
-        let mut connection = options.connect().await.map_err(StoreError::from_acquire)?;
+        let mut connection = self.owner_session().await?;
         let before = applied(&mut connection).await?.len();
         MIGRATOR.run_direct(None, &mut connection, false).await.map_err(from_migrate)?;
         let after = applied(&mut connection).await?.len();

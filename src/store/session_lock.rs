@@ -18,6 +18,7 @@ pub enum Task {
     Anomalies = 1,
     Reports = 2,
     Drift = 3,
+    Backups = 4,
 }
 
 /// Held while one process recovers a partition or does a task.

@@ -15,3 +15,4 @@ mod recovery;
 mod renewals;
 mod reports;
 mod tls;
+mod went_back;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backups;
 mod canaries;
 mod gateway;
 mod losses;

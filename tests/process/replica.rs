@@ -33,6 +33,16 @@ pub fn admin_jwt(config: &Config) -> String {
     mint(&auth(config), "test-admin", Role::Admin, 3_600).unwrap()
 }
 
+/// Where the service is to make backups, if it is.
+fn backup_environment(config: &Config) -> Vec<(&'static str, String)> {
+    let Some(directory) = &config.backup.directory else { return Vec::new() };
+    vec![
+        ("COTA_BACKUP__DIRECTORY", directory.display().to_string()),
+        ("COTA_BACKUP__INTERVAL_SECONDS", config.backup.interval_seconds.to_string()),
+        ("COTA_BACKUP__KEEP", config.backup.keep.to_string()),
+    ]
+}
+
 fn auth(config: &Config) -> AuthConfig {
     config.auth.clone()
 }
@@ -61,6 +71,7 @@ impl Replica {
             .env("COTA_POSTGRES__URL", config.postgres.url.expose())
             .env("COTA_POSTGRES__MAX_CONNECTIONS", "8")
             .env("COTA_LOG__FILTER", filter)
+            .envs(backup_environment(config))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -18,5 +18,6 @@ pub mod sums;
 pub mod world;
 
 pub use servers::{
-    TempFolder, TestDatabase, TestPostgres, TestRedis, database, keyring, keys, postgres, redis, redis_with,
+    TempFolder, TestDatabase, TestPostgres, TestRedis, database, empty_database, keyring, keys, postgres,
+    redis, redis_with,
 };

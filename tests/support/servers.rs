@@ -122,6 +122,11 @@ pub async fn database() -> TestDatabase {
     TestDatabase::create(&shared_postgres().await).await
 }
 
+/// As [`database`], with nothing in it: for a restore.
+pub async fn empty_database() -> TestDatabase {
+    TestDatabase::make(&shared_postgres().await, "template0").await
+}
+
 /// The Postgres that `script/test` started, else one for this process: on a thread that lives as long as the process
 /// does, since the kernel stops a server when the thread that started it ends. Its folder is found and removed by the
 /// next to start.
@@ -194,6 +199,10 @@ pub struct TestDatabase {
 impl TestDatabase {
     async fn create(server_url: &str) -> Self {
         let template = template(server_url).await;
+        Self::make(server_url, &template).await
+    }
+
+    async fn make(server_url: &str, template: &str) -> Self {
         let name = format!("cota_test_{}", Uuid::new_v4().simple());
         let mut connection = PgConnection::connect(server_url).await.unwrap();
         execute(&mut connection, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
@@ -205,6 +214,10 @@ impl TestDatabase {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// For looking behind the service's back.
