@@ -98,7 +98,7 @@ impl World {
         let pool = sqlx::PgPool::connect(&self.url).await?;
         let rows: Vec<_> =
             pool.copy_out_raw("COPY token_transactions TO STDOUT").await?.try_collect().await?;
-        sqlx::query("TRUNCATE token_transactions").execute(&mut postgres).await?;
+        sqlx::query("TRUNCATE token_transactions CASCADE").execute(&mut postgres).await?;
         let started = Instant::now();
         let mut copy = postgres.copy_in_raw("COPY token_transactions FROM STDIN").await?;
         for chunk in rows.chunks(256) {
@@ -109,7 +109,7 @@ impl World {
         if copied != ROWS {
             return Err(format!("{copied} rows in the ledger instead of {ROWS}").into());
         }
-        sqlx::query("TRUNCATE token_transactions").execute(&mut postgres).await?;
+        sqlx::query("TRUNCATE token_transactions CASCADE").execute(&mut postgres).await?;
         pool.close().await;
         Ok(copied as f64 / took)
     }

@@ -61,11 +61,14 @@ struct HealthView {
     /// When the oldest of them was made.
     #[schema(required, value_type = Option<schemas::Time>)]
     oldest_reservation_at: Option<Time>,
+    /// Levels of the alerts that are open, in the order in which they were reached.
+    #[schema(value_type = Vec<schemas::AlertLevel>)]
+    open_alerts: Vec<&'static str>,
 }
 
 /// Show how a user's account is doing
 ///
-/// Whether Redis has it, whether Redis and the ledger agree, and what is on its way. A cold account stays cold. The user
+/// Whether Redis has it, whether Redis and the ledger agree, what is on its way, and which alerts are open. A cold account stays cold. The user
 /// and admins.
 #[utoipa::path(
     get, path = "/v1/users/{id}/health", operation_id = "showHealth", tag = "Balance",
@@ -101,6 +104,7 @@ pub async fn show(State(api): State<Api>, caller: For<Own>, query: Params) -> Re
             last_transaction_at: account.last_transaction_at.map(Into::into),
             pending_reservations: pending.as_ref().map(|pending| pending.len() as u64),
             oldest_reservation_at: oldest.and_then(Time::from_ms),
+            open_alerts: account.open_alerts.iter().map(|level| level.as_str()).collect(),
         },
     ))
 }

@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::{Drift, Store, StoreError, lease, unsigned};
+use super::{Drift, Store, StoreError, unsigned};
 use crate::quota::UserId;
 
 /// What a look at some accounts found.
@@ -18,18 +18,13 @@ pub struct DriftPage {
     pub found: Vec<Drift>,
 }
 
-/// The planner takes row-level security for a filter that leaves little, and would read and sort all accounts for each page
-/// instead of going along their key.
-const IN_ORDER_OF_THE_KEY: &str = "BEGIN READ ONLY; SET LOCAL enable_sort = off";
-
 impl Store {
     /// Up to `limit` accounts by id, after `after`: those whose used tokens are not the sum of what was booked. Each
     /// is judged in one snapshot, in which a booking is whole or not there.
     pub async fn drift_page(&self, after: Option<UserId>, limit: u32) -> Result<DriftPage, StoreError> {
         let after = after.map_or(Uuid::nil(), |user| user.0);
-        let begin = IN_ORDER_OF_THE_KEY.to_owned();
-        let rows =
-            lease::run_within(&self.pool, &self.waiting, self.call_timeout, begin, async |mut connection| {
+        let rows = self
+            .run(async |mut connection| {
                 sqlx::query!(
                     r#"SELECT a.id, a.used_tokens, q.tokens AS "booked!"
                        FROM (

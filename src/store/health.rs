@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Store, StoreError, UserStatus, unsigned};
-use crate::quota::UserId;
+use crate::quota::{Level, UserId};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct AccountHealth {
     pub last_transaction_at: Option<Timestamp>,
     /// When its partition's transactions last arrived; `None` while it has none itself.
     pub last_flush_at: Option<Timestamp>,
+    /// Levels of the alerts that are open, in the order in which they were reached.
+    pub open_alerts: Vec<Level>,
 }
 
 impl Store {
@@ -26,7 +28,11 @@ impl Store {
             .run_as(user, async |mut connection| {
                 sqlx::query!(
                     r#"SELECT a.status, a.used_tokens, a.synced_version >= a.version AS "synced!",
-                              t."timestamp" AS "last_at?", t.partition AS "partition?"
+                              t."timestamp" AS "last_at?", t.partition AS "partition?",
+                              ARRAY(
+                                  SELECT level FROM user_alerts
+                                  WHERE user_id = a.id AND resolved_at IS NULL ORDER BY id
+                              ) AS "open_alerts!"
                        FROM user_accounts a
                        LEFT JOIN LATERAL (
                            SELECT "timestamp", partition FROM token_transactions
@@ -49,6 +55,7 @@ impl Store {
                 Some(partition) => self.last_flush_at(partition).await?,
                 None => None,
             },
+            open_alerts: levels(&row.open_alerts)?,
         }))
     }
 
@@ -66,4 +73,11 @@ impl Store {
             .await?;
         Ok(at.map(|at| at.to_jiff()))
     }
+}
+
+fn levels(words: &[String]) -> Result<Vec<Level>, StoreError> {
+    let level = |word: &String| {
+        Level::from_name(word).ok_or_else(|| StoreError::corrupt(format_args!("alert level {word:?}")))
+    };
+    words.iter().map(level).collect()
 }

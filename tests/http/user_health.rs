@@ -31,10 +31,13 @@ async fn an_account_is_cold_then_hot_and_a_drift_shows() {
         (&hot["booked_tokens"], &hot["drift_tokens"], &hot["waiting_transactions"], &hot["synced"]),
         (&json!(7), &json!(0), &json!(0), &json!(true))
     );
-    assert_eq!(hot["pending_reservations"], 1);
+    assert_eq!((&hot["pending_reservations"], &hot["open_alerts"]), (&json!(1), &json!([])));
     for at in ["last_flush_at", "last_transaction_at", "oldest_reservation_at"] {
         assert!(hot[at].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{at}");
     }
+    service.post(&format!("/v1/users/{user}/debits"), &json!({"id": "c", "tokens": 91})).await.is(201);
+    service.world.check().await;
+    assert_eq!(health(user).await["open_alerts"], json!(["warning", "critical"]));
     let sql = "UPDATE user_accounts SET used_tokens = used_tokens - 2 WHERE id = $1";
     let pool = service.world.database.pool();
     sqlx::query(sql).bind(user.0).execute(pool).await.unwrap();

@@ -34,6 +34,8 @@ async fn every_query_of_every_dashboard_and_rule_has_an_answer() {
         traffic::more(&service, user).await;
         prometheus.has("cota:operation_seconds:p99_5m{verb=\"extend\"} > 0").await
             && prometheus.has("cota:user_tokens:rate5m > 0").await
+            && prometheus.has("cota:reserve_slow:ratio_rate3d >= 0").await
+            && prometheus.has("cota:reserve_errors:ratio_rate3d >= 0").await
             && prometheus.has("rate(cota_notification_attempt_seconds_count[1m]) > 0").await
             && prometheus.has("cota:flushed_rows:rate5m{result=\"inserted\"} > 0").await
     })
