@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Store, StoreError, UserStatus, unsigned};
+use super::{Store, StoreError, UserStatus, alerts, unsigned};
 use crate::quota::{Level, UserId};
 
 /// See the module.
@@ -55,7 +55,7 @@ impl Store {
                 Some(partition) => self.last_flush_at(partition).await?,
                 None => None,
             },
-            open_alerts: levels(&row.open_alerts)?,
+            open_alerts: row.open_alerts.iter().map(|name| alerts::level(name)).collect::<Result<_, _>>()?,
         }))
     }
 
@@ -73,11 +73,4 @@ impl Store {
             .await?;
         Ok(at.map(|at| at.to_jiff()))
     }
-}
-
-fn levels(words: &[String]) -> Result<Vec<Level>, StoreError> {
-    let level = |word: &String| {
-        Level::from_name(word).ok_or_else(|| StoreError::corrupt(format_args!("alert level {word:?}")))
-    };
-    words.iter().map(level).collect()
 }

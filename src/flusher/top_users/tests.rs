@@ -1,3 +1,5 @@
+//! The busiest users, found in a crowd and within bounds.
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},

@@ -1,3 +1,5 @@
+//! E-mails as they are put together: heads, both bodies, and what is escaped.
+
 use serde_json::json;
 
 use super::*;

@@ -71,6 +71,11 @@ struct AlertRow {
     resolved_by: Option<String>,
 }
 
+/// From the column `level`, which the schema keeps to the names there are.
+pub(super) fn level(name: &str) -> Result<Level, StoreError> {
+    Level::from_name(name).ok_or_else(|| StoreError::corrupt(format_args!("alert level {name:?}")))
+}
+
 impl TryFrom<AlertRow> for Alert {
     type Error = StoreError;
 
@@ -78,8 +83,7 @@ impl TryFrom<AlertRow> for Alert {
         Ok(Self {
             id: row.id,
             user: UserId(row.user_id),
-            level: Level::from_name(&row.level)
-                .ok_or_else(|| StoreError::corrupt(format_args!("alert level {:?}", row.level)))?,
+            level: level(&row.level)?,
             threshold: threshold(row.threshold)?,
             used_tokens: unsigned(row.used_tokens)?,
             total_tokens: unsigned(row.total_tokens)?,
