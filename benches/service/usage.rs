@@ -101,6 +101,10 @@ async fn fill(postgres: &mut PgConnection, transactions: i64) -> Result<(), AnyE
          SELECT user_id, date_bin('15 minutes', timestamp, 'epoch'), model_used, sum(tokens_used), count(*),
                 sum(input_tokens), sum(output_tokens)
          FROM token_transactions GROUP BY 1, 2, 3 ORDER BY 2",
+        "INSERT INTO usage_days (user_id, day, model, tokens, requests, input_tokens, output_tokens)
+         SELECT user_id, (quarter AT TIME ZONE 'UTC')::date, model, sum(tokens), sum(requests), sum(input_tokens),
+                sum(output_tokens)
+         FROM usage_quarters GROUP BY 1, 2, 3",
         "UPDATE user_accounts a SET used_tokens = t.tokens
          FROM (SELECT user_id, sum(tokens) AS tokens FROM usage_quarters GROUP BY 1) t WHERE t.user_id = a.id",
         "VACUUM ANALYZE",

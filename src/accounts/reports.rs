@@ -205,7 +205,7 @@ impl BookedUpTo<'_> {
 
     /// `None` while it cannot be known: the partition is not open, or Redis does not answer.
     async fn read(&self, partition: PartitionId) -> Option<Timestamp> {
-        let page = self.reporter.outbox.read(partition, 1).await.ok().filter(|page| page.open)?;
+        let page = self.reporter.outbox.read(partition, 1, None).await.ok().filter(|page| page.open)?;
         let until_now = self.now.checked_sub(CLOCKS_APART).ok()?;
         match page.entries.first() {
             Some(oldest) => {

@@ -1,10 +1,11 @@
 //! The flusher: moves the outbox to Postgres, every entry exactly once.
 //!
-//! *At least once*: an entry leaves the outbox only by its exact id, after the commit was confirmed, and reading always
-//! starts at the head. *At most once*: the ledger's unique key. So an unknown commit is repeated, and two flushers, a
-//! zombie or a replay all go through the same statement ([`crate::store::Store::book`]). Any replica may flush any
-//! partition; the row lock on `partitions` lets one at a time.
+//! *At least once*: an entry leaves the outbox only by its exact id, after the commit was confirmed, and every round
+//! starts reading at the head. *At most once*: the ledger's unique key. So an unknown commit is repeated, and two
+//! flushers, a zombie or a replay all go through the same statement ([`crate::store::Store::book`]). Any replica may
+//! flush any partition; the row lock on `partitions` lets one at a time.
 
+mod round;
 mod top_users;
 
 use std::{sync::Arc, time::Duration};
@@ -19,11 +20,11 @@ pub use top_users::TopUsers;
 
 use crate::{
     config::{FlusherConfig, MetricsConfig, millis},
-    ledger::{CallError, Outbox, OutboxPage},
+    ledger::{CallError, Outbox},
     metrics,
     quota::{PartitionId, Partitions},
-    store::{Booker, Booking, Store, StoreError},
-    traces::{self, Traces},
+    store::{Store, StoreError},
+    traces::Traces,
 };
 
 /// Pause after a fault, so that a store that is down is not hammered.
@@ -57,7 +58,7 @@ impl FlushError {
 /// What one round did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// So many entries are in Postgres and gone from the outbox; `more` may wait.
+    /// So many entries are in Postgres and gone from the outbox; whether `more` may wait.
     Flushed { entries: usize, more: bool },
     /// The outbox was empty.
     Empty,
@@ -127,61 +128,6 @@ impl Flusher {
                 }
             };
             stop.run_until_cancelled(sleep(pause)).await;
-        }
-    }
-
-    /// One round: read from the head, book, ack exactly what was booked.
-    ///
-    /// # Errors
-    /// When a store does not answer. Nothing is lost: the next round meets the same entries.
-    pub async fn flush(&self, partition: PartitionId) -> Result<Round, FlushError> {
-        let started = Instant::now();
-        let page = self.outbox.read(partition, self.config.batch_rows).await?;
-        metrics::outbox(partition.0, page.depth, page.age());
-        if !page.open {
-            return Ok(Round::Closed);
-        }
-        if page.entries.is_empty() {
-            return match page.unreadable {
-                0 => Ok(Round::Empty),
-                unreadable => Err(FlushError::Unreadable(unreadable)),
-            };
-        }
-        let mut span = self.traces.flush(started.elapsed(), partition.0, page.entries.len());
-        let booked = traces::within(span.as_ref(), self.book(partition, &page, started)).await;
-        if let (Some(span), Err(error)) = (&mut span, &booked) {
-            span.fail(error.as_str());
-        }
-        booked
-    }
-
-    async fn book(
-        &self,
-        partition: PartitionId,
-        page: &OutboxPage,
-        started: Instant,
-    ) -> Result<Round, FlushError> {
-        let by = Booker::Flusher { run_id: &page.run_id };
-        match self.store.book(partition, page.epoch, by, &page.entries, page.sequence).await? {
-            Booking::Booked(booked) => {
-                if booked.to_renew > 0 {
-                    self.renewals.notify_one();
-                }
-                if booked.dead > 0 {
-                    tracing::error!(
-                        partition = partition.0,
-                        dead = booked.dead,
-                        "entries went to the dead letters"
-                    );
-                }
-                self.top_users.count(partition, page.epoch, &page.entries, Instant::now().into_std());
-                self.outbox.ack(partition, &page.entries).await?;
-                metrics::flushed(booked.inserted, booked.replayed, booked.dead, started.elapsed());
-                let entries = page.entries.len();
-                Ok(Round::Flushed { entries, more: page.depth > entries as u64 })
-            }
-            Booking::Fenced => Ok(Round::Closed),
-            Booking::Busy => Ok(Round::Busy),
         }
     }
 

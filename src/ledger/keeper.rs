@@ -223,7 +223,7 @@ impl Keeper {
         if row.run_id.as_deref() != Some(&*server) {
             return Ok(Health::Lost("another Redis server, or a restarted one"));
         }
-        let page = self.outbox.read(shard.id, 1).await?;
+        let page = self.outbox.read(shard.id, 1, None).await?;
         if page.epoch > row.epoch {
             return Ok(Health::Later);
         }

@@ -1,4 +1,4 @@
-//! The outbox as the flusher and recovery see it: read from the head, ack by exact id.
+//! The outbox as the flusher and recovery see it: read in order, ack by exact id.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,10 @@ use crate::{
 /// Entries of one `ack` call; every loop in a script is bounded.
 const ACK_PAGE: usize = 250;
 
-/// One reading: the partition's identity and the first entries, taken together.
+/// Before all entries, as `XRANGE` takes it.
+const HEAD: &[u8] = b"-";
+
+/// One reading: the partition's identity and entries in their order, taken together.
 #[derive(Clone, Debug)]
 pub struct OutboxPage {
     /// Whether the partition was open; entries of any other must not be booked by the flusher.
@@ -35,7 +38,7 @@ pub struct OutboxPage {
     pub sequence: u64,
     /// Count of outbox entries.
     pub outbox_sequence: u64,
-    /// Entries in the outbox, these included.
+    /// Entries in the outbox, these and any before them included.
     pub depth: u64,
     pub entries: Vec<Entry>,
     /// Entries of a format this version does not know. They stay, for one that does.
@@ -65,15 +68,22 @@ impl Outbox {
         Self { redis, shards, retention }
     }
 
-    /// The first `limit` entries, 1 … 10,000.
+    /// The first `limit` entries, 1 … 10,000; or those that come after an entry.
     ///
     /// # Errors
     /// When Redis does not answer, or answers as another server than the one the partition was opened on.
-    pub async fn read(&self, partition: PartitionId, limit: usize) -> Result<OutboxPage, CallError> {
+    pub async fn read(
+        &self,
+        partition: PartitionId,
+        limit: usize,
+        after: Option<OutboxId>,
+    ) -> Result<OutboxPage, CallError> {
         let shard = self.shards.get(partition);
         let keys = [shard.keys.meta(), shard.keys.outbox()];
         let pass = shard.gate.pass();
-        let reply = self.redis.call(&scripts::OUTBOX, &keys, &[limit.to_string().into_bytes()]).await?;
+        let from = after.map_or_else(|| HEAD.to_vec(), |id| format!("({id}").into_bytes());
+        let args = [limit.to_string().into_bytes(), from];
+        let reply = self.redis.call(&scripts::OUTBOX, &keys, &args).await?;
         let page = decode(reply.value).ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))?;
         if let Some(pass) = pass.filter(|pass| pass.run_id == reply.run_id && has_lost(&page, pass)) {
             shard.gate.doubt(&pass, Doubt::Lost);
@@ -91,8 +101,8 @@ impl Outbox {
     /// When Redis does not answer.
     pub async fn epoch(&self, partition: PartitionId) -> Result<u64, CallError> {
         let keys = &self.shards.get(partition).keys;
-        let reply =
-            self.redis.call(&scripts::OUTBOX, &[keys.meta(), keys.outbox()], &[b"1".to_vec()]).await?;
+        let (keys, args) = ([keys.meta(), keys.outbox()], [b"1".to_vec(), HEAD.to_vec()]);
+        let reply = self.redis.call(&scripts::OUTBOX, &keys, &args).await?;
         decode(reply.value)
             .map(|page| page.epoch)
             .ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))

@@ -163,7 +163,7 @@ impl Recovery<'_> {
 
     async fn drain(&self, fenced: &Fenced) -> Result<(), RecoveryError> {
         loop {
-            let page = self.keeper.outbox.read(self.shard.id, DRAIN_PAGE).await?;
+            let page = self.keeper.outbox.read(self.shard.id, DRAIN_PAGE, None).await?;
             if page.open || page.epoch != fenced.epoch {
                 return Err(RecoveryError::Overtaken);
             }

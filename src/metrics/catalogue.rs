@@ -76,7 +76,7 @@ metrics! {
     Counter FLUSHED "cota_flushed_rows_total" ["result"] "Outbox entries booked: inserted, replayed, or dead letters.";
     Histogram FLUSH_ROWS "cota_flush_rows" [] "Outbox entries of one flush.";
     Gauge DEAD_LETTERS "cota_dead_letters_unresolved" [] "Dead letters that wait for somebody.";
-    Histogram FLUSH_SECONDS "cota_flush_seconds" [] "One flush: read, book, ack.";
+    Histogram FLUSH_SECONDS "cota_flush_seconds" [] "One page of the outbox: read, booked, acked.";
     Counter FLUSH_FAILURES "cota_flush_failures_total" [] "Flushes that failed and are repeated.";
     Gauge DRIFT "cota_drift_accounts" [] "Accounts whose used tokens are not the sum of what was booked, as the replica that looks has found; 0 for the others.";
     Counter DRIFT_CHECKED "cota_drift_checked_total" [] "Accounts that were looked at for drift.";

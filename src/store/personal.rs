@@ -43,6 +43,7 @@ const TABLES: &[(&str, Fate)] = &[
     ("notification_settings", Fate::Deleted),
     ("notifications", Fate::Deleted),
     ("token_transactions", Fate::Blanked { set: "metadata = NULL", still: "metadata IS NOT NULL" }),
+    ("usage_days", Fate::Kept),
     ("usage_quarters", Fate::Kept),
     ("user_events", Fate::Deleted),
     ("webhook_endpoints", Fate::Deleted),

@@ -59,7 +59,7 @@ async fn pages_neither_repeat_nor_leave_out_a_row_while_rows_arrive() {
     }
     // Several at one time: their ids decide.
     service.world.rewrite("UPDATE token_transactions SET timestamp = date_trunc('hour', timestamp)").await;
-    service.world.sql("UPDATE usage_quarters SET quarter = date_trunc('hour', quarter)").await;
+    service.world.sum_up_anew().await;
     let (mut seen, mut query, mut pages) = (Vec::new(), String::from("?limit=2"), 0);
     loop {
         let page = history(&service, user, &query).await;
@@ -96,7 +96,7 @@ async fn filters_are_by_time_model_and_kind() {
                  SET timestamp = timestamp - interval '1 hour' * substr(reservation_id, 2, 1)::int
                  WHERE kind = 'debit' AND reservation_id <> 'foreign'";
     service.world.rewrite(shift).await;
-    rebuild(&service).await;
+    service.world.sum_up_anew().await;
     let all = history(&service, user, "").await;
     assert_eq!(ids(&all), ["r", "d0", "d1", "d2", "d3", "d4", "d5"]);
     let at = |n: usize| all["transactions"][n]["settled_at"].as_str().unwrap().to_owned();
@@ -119,15 +119,6 @@ async fn filters_are_by_time_model_and_kind() {
     let next = first["next"].as_str().unwrap();
     assert_eq!(ids(&history(&service, user, &format!("?model=a&limit=5&before={next}")).await), ["d2", "d4"]);
     service.finish().await;
-}
-
-/// After the ledger was changed by hand.
-async fn rebuild(service: &Service) {
-    service.world.sql("TRUNCATE usage_quarters").await;
-    let sums = "INSERT INTO usage_quarters (user_id, quarter, model, tokens, requests)
-                SELECT user_id, date_bin('15 minutes', timestamp, 'epoch'), coalesce(model_used, ''), sum(tokens_used),
-                       count(*) FROM token_transactions GROUP BY 1, 2, 3";
-    service.world.sql(sums).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

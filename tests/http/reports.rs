@@ -95,14 +95,13 @@ async fn a_month_that_has_ended_is_told_by_itself() {
     let (running, before) = months(&service).await;
     debit(&service, user, "a", 70, "m").await;
     // All of it was a month ago.
-    for sql in [
-        "UPDATE token_transactions SET timestamp = date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '1 hour'",
-        "UPDATE usage_quarters SET quarter = date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '1 hour'",
-        "UPDATE user_accounts SET created_at = created_at - interval '32 days',
-                reported_month = (date_trunc('month', now() AT TIME ZONE 'UTC') - interval '2 months')::date",
-    ] {
-        service.world.rewrite(sql).await;
-    }
+    let earlier = "UPDATE token_transactions
+                   SET timestamp = date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '1 hour'";
+    service.world.rewrite(earlier).await;
+    service.world.sum_up_anew().await;
+    let due = "UPDATE user_accounts SET created_at = created_at - interval '32 days',
+                      reported_month = (date_trunc('month', now() AT TIME ZONE 'UTC') - interval '2 months')::date";
+    service.world.sql(due).await;
     let own = service.user_jwt(user);
     let path = format!("/v1/users/{user}/reports");
     let mut page = Value::Null;

@@ -65,11 +65,7 @@ async fn days_are_those_of_the_users_zone() {
                      (date_trunc('day', now() AT TIME ZONE 'Asia/Kathmandu') + interval '30 minutes')
                      AT TIME ZONE 'Asia/Kathmandu' - interval '1 day' * (10 - substr(reservation_id, 2)::int)";
     service.world.rewrite(shift).await;
-    service.world.sql("DELETE FROM usage_quarters").await;
-    let sums = "INSERT INTO usage_quarters (user_id, quarter, model, tokens, requests)
-                SELECT user_id, date_bin('15 minutes', timestamp, 'epoch'), '', sum(tokens_used), count(*)
-                FROM token_transactions GROUP BY 1, 2";
-    service.world.sql(sums).await;
+    service.world.sum_up_anew().await;
     // The first day was not used from its beginning, so it does not count: nine days of 100.
     service.world.sql("UPDATE user_accounts SET time_zone = 'Asia/Kathmandu'").await;
     let nepal = numbers(&service, user).await;

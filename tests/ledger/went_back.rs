@@ -7,7 +7,7 @@ use crate::support::world::{World, until};
 /// Everything that was booked is gone, on both sides of the audit log's view of it.
 const BOOKINGS_GONE: &str =
     "WITH rows AS (DELETE FROM token_transactions), sums AS (DELETE FROM usage_quarters),
-     alerts AS (DELETE FROM user_alerts), accounts AS (UPDATE user_accounts SET used_tokens = 0)
+     days AS (DELETE FROM usage_days), alerts AS (DELETE FROM user_alerts), accounts AS (UPDATE user_accounts SET used_tokens = 0)
      UPDATE partitions SET outbox_high_water = 0, high_water = 0";
 
 #[tokio::test(flavor = "multi_thread")]

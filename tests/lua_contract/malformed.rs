@@ -108,7 +108,7 @@ contract! {
         let key = p.keys.meta();
         for (script, keys, args) in [
             (&scripts::DUE, 1, 1),
-            (&scripts::OUTBOX, 2, 1),
+            (&scripts::OUTBOX, 2, 2),
             (&scripts::SYNC, 2, 7),
             (&scripts::LOAD, 2, 8),
             (&scripts::PEEK, 3, 3),

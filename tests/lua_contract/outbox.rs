@@ -13,8 +13,14 @@ type Page = (String, u64, u64, u64, String, u64, Vec<String>);
 
 /// State, epoch, sq, oq, run id, depth, ids of the entries.
 async fn read(p: &mut Case, most: usize) -> Page {
+    read_from(p, "-", most).await
+}
+
+async fn read_from(p: &mut Case, from: &str, most: usize) -> Page {
     let keys = [p.keys.meta(), p.keys.outbox()];
-    let Value::Array(fields) = p.call(&scripts::OUTBOX, &keys, &[text(most)]).await else { panic!() };
+    let Value::Array(fields) = p.call(&scripts::OUTBOX, &keys, &[text(most), text(from)]).await else {
+        panic!()
+    };
     let word = |i: usize| String::from_redis_value(fields[i].clone()).unwrap();
     let number = |i: usize| u64::from_redis_value(fields[i].clone()).unwrap();
     let ids = (6..fields.len()).step_by(2).map(word).collect();
@@ -46,6 +52,16 @@ contract! {
         assert_eq!(read(p, 2).await.6, ["1-77", "2-77"]);
         assert_eq!(read(p, 3).await.6.len(), 3);
         assert_eq!(read(p, 10_000).await.6.len(), 3);
+    }
+
+    fn it_goes_on_after_an_entry_whether_that_was_acked_or_not(p) {
+        p.grant(100, 0).await;
+        p.apply(&[debit(1, 1), debit(2, 1), debit(3, 1)]).await.answers();
+        assert_eq!(read_from(p, "(1-77", 1).await, page("open", [1, 4, 3], "run", 3, &["2-77"]));
+        assert_eq!(read_from(p, "(3-77", 10).await.6, [""; 0]);
+        let entries = p.outbox().await;
+        p.flush(&entries[..2]).await;
+        assert_eq!(read_from(p, "(2-77", 10).await, page("open", [1, 4, 3], "run", 1, &["3-77"]));
     }
 
     fn what_was_acked_is_no_longer_there(p) {

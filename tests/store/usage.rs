@@ -110,6 +110,47 @@ async fn sums_are_those_of_the_ledger_after_any_bookings() {
     }
 }
 
+/// Of whole days and of what is left at the ends, also where a span has no whole day, or is empty.
+#[tokio::test]
+async fn any_span_is_summed_as_in_the_ledger() {
+    const QUARTER_MS: u64 = 900_000;
+    let db = database().await;
+    let (user, other) = (db.user().await, db.user().await);
+    let epoch = db.open(P0).await;
+    let seed = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let batch: Vec<Entry> = (1..=400)
+        .map(|n| Entry {
+            at_ms: random.random_range(0..4 * 96 * QUARTER_MS),
+            model: Some(Model::new(["a", "b"][random.random_range(0..2)]).unwrap()),
+            ..entry(if n % 8 == 0 { other } else { user }, &format!("r{n}"), Kind::Debit, 1 << (n % 40), n)
+        })
+        .collect();
+    db.flush(epoch, &batch).await;
+    for _ in 0..300 {
+        let (start, length) = (random.random_range(0..5 * 96), random.random_range(0..3 * 96));
+        let wrong: i64 = sqlx::query_scalar(
+            "WITH span AS (SELECT to_timestamp($2::float8) AS starts, to_timestamp($3::float8) AS ends)
+             SELECT count(*)
+             FROM (SELECT u.* FROM span, cota_usage($1, span.starts, span.ends) u) sums
+             FULL JOIN (
+                 SELECT model_used AS model, sum(tokens_used)::bigint AS tokens, count(*) AS requests
+                 FROM token_transactions, span
+                 WHERE user_id = $1 AND timestamp >= span.starts AND timestamp < span.ends GROUP BY 1
+             ) ledger USING (model)
+             WHERE (sums.tokens, sums.requests) IS DISTINCT FROM (ledger.tokens, ledger.requests)",
+        )
+        .bind(user.0)
+        .bind((start * 900) as f64)
+        .bind(((start + length) * 900) as f64)
+        .fetch_one(&db.pool)
+        .await
+        .unwrap();
+        assert_eq!(wrong, 0, "seed {seed}: {length} quarter hours from {start}");
+    }
+    db.assert_no_drift().await;
+}
+
 /// A row that Postgres refuses is in no sum, and takes no other with it.
 #[tokio::test]
 async fn what_is_bisected_out_is_in_no_sum() {

@@ -256,7 +256,8 @@ impl Partition {
     /// Everything in the outbox.
     pub async fn outbox(&mut self) -> Vec<Entry> {
         let keys = [self.keys.meta(), self.keys.outbox()];
-        let Value::Array(fields) = self.call(&scripts::OUTBOX, &keys, &[text(10_000)]).await else {
+        let Value::Array(fields) = self.call(&scripts::OUTBOX, &keys, &[text(10_000), text("-")]).await
+        else {
             panic!()
         };
         let entry = |pair: &[Value]| match pair {

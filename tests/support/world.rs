@@ -25,7 +25,7 @@ use cota::{
 use tokio::{runtime::Runtime, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{TestDatabase, TestPostgres, TestRedis, database, invariants, keys, postgres, redis};
+use super::{TestDatabase, TestPostgres, TestRedis, database, invariants, keys, postgres, redis, sums};
 
 /// Bound of anything a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -305,6 +305,20 @@ impl World {
     pub async fn rewrite(&self, statement: &'static str) {
         self.sql(statement).await;
         self.rewritten.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes the sums of usage anew, after the ledger was changed by hand.
+    pub async fn sum_up_anew(&self) {
+        for (table, column, time) in sums::TABLES {
+            let columns = "tokens, requests, input_tokens, output_tokens, cached_tokens, overages";
+            let sql = format!(
+                "TRUNCATE {table};
+                 INSERT INTO {table} (user_id, {column}, model, {columns})
+                 SELECT user_id, time, model, {columns} FROM ({}) s",
+                sums::of_the_ledger(time)
+            );
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(self.database.pool()).await.unwrap();
+        }
     }
 
     pub fn is_rewritten(&self) -> bool {

@@ -51,6 +51,9 @@ enum Refusal {
 
 impl From<sqlx::Error> for Refusal {
     fn from(error: sqlx::Error) -> Self {
+        if error.as_database_error().is_some_and(|error| error.is_unique_violation()) {
+            return Self::Store(StoreError::Contended("rows appeared that were not there".into()));
+        }
         match verdict_of(&error) {
             Some(Verdict::RefusesRow) => Self::Rows(error.to_string()),
             _ => Self::Store(error.into()),
@@ -67,10 +70,7 @@ async fn insert(
     if rows.is_empty() {
         return Ok(());
     }
-    let inserted = insert_rows(connection, partition, audit_number, &RowColumns::new(rows)).await?;
-    if inserted != rows.len() as u64 {
-        return Err(Refusal::Store(StoreError::Contended("rows appeared that were not there".into())));
-    }
+    insert_rows(connection, partition, audit_number, &RowColumns::new(rows)).await?;
     let (ids, spends) = spend_by_account(rows);
     let changed = sqlx::query!(
         "UPDATE user_accounts a SET used_tokens = a.used_tokens + s.tokens, updated_at = now()
@@ -92,8 +92,8 @@ async fn insert_rows(
     partition: PartitionId,
     audit_number: i64,
     rows: &RowColumns<'_>,
-) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query!(
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
         r#"INSERT INTO token_transactions (
                id, user_id, reservation_id, kind, tokens_used, model_used, request_id, input_tokens, output_tokens,
                cached_tokens, flags, metadata, "timestamp", outbox_sequence, outbox_nonce, partition,
@@ -108,8 +108,7 @@ async fn insert_rows(
            ) AS r (
                id, user_id, reservation_id, kind, tokens, model, request_id, input_tokens, output_tokens,
                cached_tokens, flags, metadata, at_ms, outbox_sequence, outbox_nonce
-           )
-           ON CONFLICT DO NOTHING"#,
+           )"#,
         partition.0 as i16,
         &rows.ids,
         &rows.users,
@@ -130,5 +129,5 @@ async fn insert_rows(
     )
     .execute(connection)
     .await?;
-    Ok(done.rows_affected())
+    Ok(())
 }

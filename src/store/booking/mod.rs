@@ -10,8 +10,8 @@
 //! 2. It locks the accounts in the order of their ids, so that no two bookings can deadlock over them.
 //! 3. It reads what the ledger and the dead letters have of the batch's reservations. Under the lock nobody else can
 //!    add to that, so the pure rules (`rules`) decide on the truth.
-//! 4. It inserts the rows `ON CONFLICT DO NOTHING`. A row that does conflict means that somebody booked without the
-//!    lock; the batch starts again rather than guess. So `used_tokens` grows by rows really inserted, and only those.
+//! 4. It inserts the rows. One that breaks a unique key means that somebody booked without the lock; the batch starts
+//!    again rather than guess. So `used_tokens` grows by rows really inserted, and only those.
 //! 5. It adds the batch's row to the partition's audit chain ([`super::audit`]), adds to the accounts and to the sums of
 //!    usage (`rollups`), moves the accounts' alerts to where usage now stands, marks those that are to be renewed, buries
 //!    the dead letters, raises the high water, writes the witness's report, commits.

@@ -1,5 +1,5 @@
-//! What the rows of a batch add to `usage_quarters`, in the same SQL transaction: the sums are those of the ledger at
-//! every moment.
+//! What the rows of a batch add to `usage_quarters` and `usage_days`, in the same SQL transaction: the sums are those of
+//! the ledger at every moment.
 //!
 //! The accounts of the batch are locked, so that nobody else changes sums of theirs; and they are changed in the order
 //! of their keys, so that no two could deadlock even without.
@@ -60,19 +60,40 @@ pub(super) async fn add(connection: &mut PgConnection, rows: &[&Entry]) -> Resul
     let sums = sums(rows);
     let column = |value: fn(&Sums) -> i64| sums.values().map(value).collect::<Vec<_>>();
     let changed = sqlx::query!(
-        "INSERT INTO usage_quarters AS u (
-             user_id, quarter, model, tokens, requests, input_tokens, output_tokens, cached_tokens, overages
-         )
-         SELECT user_id, 'epoch'::timestamptz + quarter_ms * interval '1 millisecond', model, tokens, requests,
-                input_tokens, output_tokens, cached_tokens, overages
-         FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-                     $8::bigint[], $9::bigint[])
-              AS s (user_id, quarter_ms, model, tokens, requests, input_tokens, output_tokens, cached_tokens, overages)
-         ON CONFLICT (user_id, quarter, model) DO UPDATE
-         SET tokens = u.tokens + excluded.tokens, requests = u.requests + excluded.requests,
-             input_tokens = u.input_tokens + excluded.input_tokens,
-             output_tokens = u.output_tokens + excluded.output_tokens,
-             cached_tokens = u.cached_tokens + excluded.cached_tokens, overages = u.overages + excluded.overages",
+        r#"WITH s AS MATERIALIZED (
+               SELECT *, 'epoch'::timestamptz + quarter_ms * interval '1 millisecond' AS quarter
+               FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+                           $7::bigint[], $8::bigint[], $9::bigint[])
+                    AS s (user_id, quarter_ms, model, tokens, requests, input_tokens, output_tokens, cached_tokens,
+                          overages)
+           ),
+           quarters AS (
+               INSERT INTO usage_quarters AS u (
+                   user_id, quarter, model, tokens, requests, input_tokens, output_tokens, cached_tokens, overages
+               )
+               SELECT user_id, quarter, model, tokens, requests, input_tokens, output_tokens, cached_tokens, overages
+               FROM s
+               ON CONFLICT (user_id, quarter, model) DO UPDATE
+               SET tokens = u.tokens + excluded.tokens, requests = u.requests + excluded.requests,
+                   input_tokens = u.input_tokens + excluded.input_tokens,
+                   output_tokens = u.output_tokens + excluded.output_tokens,
+                   cached_tokens = u.cached_tokens + excluded.cached_tokens, overages = u.overages + excluded.overages
+               RETURNING tokens
+           ),
+           days AS (
+               INSERT INTO usage_days AS u (
+                   user_id, day, model, tokens, requests, input_tokens, output_tokens, cached_tokens, overages
+               )
+               SELECT user_id, (quarter AT TIME ZONE 'UTC')::date, model, sum(tokens), sum(requests),
+                      sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(overages)
+               FROM s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+               ON CONFLICT (user_id, day, model) DO UPDATE
+               SET tokens = u.tokens + excluded.tokens, requests = u.requests + excluded.requests,
+                   input_tokens = u.input_tokens + excluded.input_tokens,
+                   output_tokens = u.output_tokens + excluded.output_tokens,
+                   cached_tokens = u.cached_tokens + excluded.cached_tokens, overages = u.overages + excluded.overages
+           )
+           SELECT count(*) AS "count!" FROM quarters"#,
         &sums.keys().map(|(user, ..)| *user).collect::<Vec<_>>(),
         &sums.keys().map(|(_, quarter, _)| *quarter).collect::<Vec<_>>(),
         &sums.keys().map(|(.., model)| *model).collect::<Vec<_>>() as &[&str],
@@ -83,10 +104,10 @@ pub(super) async fn add(connection: &mut PgConnection, rows: &[&Entry]) -> Resul
         &column(|sums| sums.cached_tokens),
         &column(|sums| sums.overages),
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await?
-    .rows_affected();
-    if changed == sums.len() as u64 {
+    .count;
+    if changed.unsigned_abs() == sums.len() as u64 {
         Ok(())
     } else {
         Err(StoreError::corrupt("sums of usage were not all kept"))

@@ -66,20 +66,14 @@ struct Spans {
     names: Vec<String>,
     starts: Vec<jiff_sqlx::Timestamp>,
     ends: Vec<jiff_sqlx::Timestamp>,
-    first: jiff_sqlx::Timestamp,
-    last: jiff_sqlx::Timestamp,
 }
 
 impl Spans {
     fn new(zones: &[(String, Timestamp, Timestamp)]) -> Self {
-        let first = zones.iter().map(|(_, start, _)| *start).min().unwrap_or(Timestamp::UNIX_EPOCH);
-        let last = zones.iter().map(|(.., end)| *end).max().unwrap_or(Timestamp::UNIX_EPOCH);
         Self {
             names: zones.iter().map(|(name, ..)| name.clone()).collect(),
             starts: zones.iter().map(|(_, start, _)| start.to_sqlx()).collect(),
             ends: zones.iter().map(|(.., end)| end.to_sqlx()).collect(),
-            first: first.to_sqlx(),
-            last: last.to_sqlx(),
         }
     }
 }
@@ -107,14 +101,9 @@ impl Store {
                            WHERE a.reported_month < $1 AND a.created_at < z.ends
                        ),
                        used AS MATERIALIZED (
-                           SELECT q.user_id, q.model, true AS is_live, sum(q.tokens)::bigint AS tokens,
-                                  sum(q.requests)::bigint AS requests, sum(q.input_tokens)::bigint AS input_tokens,
-                                  sum(q.output_tokens)::bigint AS output_tokens,
-                                  sum(q.cached_tokens)::bigint AS cached_tokens, sum(q.overages)::bigint AS overages
-                           FROM usage_quarters q JOIN live ON live.id = q.user_id
-                           WHERE q.quarter >= $5::timestamptz - interval '2 days' AND q.quarter < $6
-                             AND q.quarter >= live.starts AND q.quarter < live.ends
-                           GROUP BY q.user_id, q.model
+                           SELECT live.id AS user_id, u.model, true AS is_live, u.tokens, u.requests, u.input_tokens,
+                                  u.output_tokens, u.cached_tokens, u.overages
+                           FROM live CROSS JOIN LATERAL cota_usage(live.id, live.starts, live.ends) u
                            UNION ALL
                            SELECT r.user_id, coalesce(m.model, ''), false, m.tokens, m.requests, m.input_tokens,
                                   m.output_tokens, m.cached_tokens, m.overages
@@ -156,14 +145,12 @@ impl Store {
                                u.cached_tokens::bigint, u.overages::bigint
                         FROM by_user u JOIN user_accounts a ON a.id = u.user_id
                         ORDER BY u.tokens DESC, u.user_id
-                        LIMIT $7)
+                        LIMIT $5)
                        ORDER BY 1, 10 DESC, 2, 3"#,
                     month.first_day().to_sqlx() as jiff_sqlx::Date,
                     &spans.names,
                     &spans.starts as &[jiff_sqlx::Timestamp],
                     &spans.ends as &[jiff_sqlx::Timestamp],
-                    spans.first as jiff_sqlx::Timestamp,
-                    spans.last as jiff_sqlx::Timestamp,
                     i64::from(top),
                 )
                 .fetch_all(&mut *connection)
@@ -242,9 +229,8 @@ impl Store {
                            SELECT sum(tokens) AS tokens, sum(requests) AS requests, sum(input_tokens) AS input_tokens,
                                   sum(output_tokens) AS output_tokens, sum(cached_tokens) AS cached_tokens,
                                   sum(overages) AS overages
-                           FROM usage_quarters
-                           WHERE user_id = a.id AND quarter >= coalesce(p.period_end, z.starts) AND quarter < z.ends
-                             AND a.reported_month < $1
+                           FROM cota_usage(a.id, coalesce(p.period_end, z.starts), z.ends)
+                           WHERE a.reported_month < $1
                        ) q ON true
                        ORDER BY a.id"#,
                     month.first_day().to_sqlx() as jiff_sqlx::Date,

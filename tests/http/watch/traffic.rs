@@ -82,9 +82,7 @@ async fn past(service: &Service, user: UserId) {
         "UPDATE token_transactions SET timestamp = timestamp - interval '1 day' * left(model_used, 1)::int
                    WHERE model_used LIKE '%-days-ago'";
     world.rewrite(earlier).await;
-    let earlier = "UPDATE usage_quarters SET quarter = quarter - interval '1 day' * left(model, 1)::int
-                   WHERE model LIKE '%-days-ago'";
-    world.sql(earlier).await;
+    world.sum_up_anew().await;
     world
         .sql(
             "INSERT INTO anomalies (id, user_id, hour, time_zone, tokens, threshold_tokens, median_tokens, mad_tokens,
