@@ -120,6 +120,47 @@ async fn many_flushers_book_each_row_once() {
     assert_eq!(world.store.dead_letter_count().await.unwrap(), 0, "cases 77 and 78");
 }
 
+/// A round reads the next page and acks the one before while a page is booked; here they are so small that all three are
+/// always on their way, on several replicas, one of which is killed in the middle of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_on_their_way_are_booked_once_though_their_flusher_dies() {
+    let world = World::with(3, |config| config.flusher.batch_rows = 2).await;
+    let user = world.user(1_000_000).await;
+    for round in 0..3 {
+        let debits = (0..150).map(|n| {
+            let world = &world;
+            async move { world.debit(user, &format!("d{round}-{n}"), 1 + n).await.unwrap() }
+        });
+        join_all(debits).await;
+        world.kill_replica();
+        world.add_replica();
+    }
+    world.check().await;
+    assert_eq!(world.store.dead_letter_count().await.unwrap(), 0);
+}
+
+/// More pages than one round has, and the last one full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_outbox_is_emptied_page_by_page_before_a_replica_stops() {
+    let world = World::with(1, |config| {
+        (config.flusher.batch_rows, config.flusher.interval_ms) = (2, 60_000);
+    })
+    .await;
+    let user = world.user(1_000).await;
+    for n in 0..80 {
+        world.debit(user, &format!("d{n}"), 1).await.unwrap();
+    }
+    let replica = world.replicas.write().unwrap().remove(0);
+    replica.stop().await;
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM token_transactions")
+        .fetch_one(world.database.pool())
+        .await
+        .unwrap();
+    assert_eq!(rows, 80);
+    world.add_replica();
+    world.check().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_user_cannot_fill_a_lane() {
     let world = World::with(1, |config| config.ledger.reserves_per_user = 4).await;
