@@ -1,10 +1,13 @@
 //! What recovery owes to each kind of loss, one at a time and without luck. The flusher is kept away where a test needs
 //! settles that Postgres does not have yet.
 
+use std::time::Duration;
+
 use cota::{
     ledger::{Refusal, keys::member},
     quota::{BudgetId, Charge, Extend, Flags, Kind, State, UserId},
 };
+use tokio::time::Instant;
 
 use crate::support::world::{World, deadline, id, tokens, until};
 
@@ -15,9 +18,14 @@ async fn flush_redis(world: &World) {
     let () = redis::cmd("FLUSHALL").query_async(&mut world.redis_connection().await).await.unwrap();
 }
 
-/// Waits until the partition of a user has left this epoch behind and serves again.
+/// Waits until the partition of a user has left this epoch behind and serves again. Asks for the user meanwhile: where no
+/// flusher reads, it takes a call to notice that Redis has lost its state.
 async fn next_epoch(world: &World, user: UserId, before: u64) {
-    until("the partition has recovered", async || world.epoch(user).await > before).await;
+    until("the partition has recovered", async || {
+        let _ = world.ledger().account(user, Instant::now() + Duration::from_millis(200)).await;
+        world.epoch(user).await > before
+    })
+    .await;
     world.all_open().await;
 }
 
