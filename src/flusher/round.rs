@@ -89,7 +89,7 @@ impl Flusher {
 
     async fn book(&self, partition: PartitionId, passage: &mut Passage) -> Result<Booking, FlushError> {
         let Passage { page, span, .. } = passage;
-        let by = Booker::Flusher { run_id: &page.run_id };
+        let by = Booker::Flusher { run_id: &page.run_id, acked_up_to: page.acked_up_to };
         let work = self.store.book(partition, page.epoch, by, &page.entries, page.sequence);
         let booking = failing(span, traces::within(span.as_ref(), work).await)?;
         if let Booking::Booked(booked) = booking {

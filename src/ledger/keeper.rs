@@ -149,7 +149,7 @@ impl Keeper {
             self.report_ring(shard, row.epoch).await;
             return false;
         }
-        if shard.gate.doubted(row.epoch) == Some(Doubt::Lost) {
+        if row.went_back || shard.gate.doubted(row.epoch) == Some(Doubt::Lost) {
             return false;
         }
         let serves =
@@ -235,8 +235,8 @@ impl Keeper {
         if page.sequence < seen {
             return Ok(Health::Lost("Redis has gone back"));
         }
-        match self.outbox.acked_up_to(shard.id).await? {
-            Some(acked) if acked > row.outbox_high_water => Ok(self.look_again(row.id, acked, server).await),
+        match page.acked_up_to {
+            acked if acked > row.outbox_high_water => Ok(self.look_again(row.id, acked, server).await),
             _ => Ok(Health::Fine(server)),
         }
     }
@@ -336,7 +336,8 @@ impl Keeper {
         let rows = self.store.partitions().await?;
         let Some(row) = rows.into_iter().find(|row| row.id == partition) else { return Ok(false) };
         let shard = self.shards.get(partition);
-        if row.state == PartitionState::Recovering || shard.gate.doubted(row.epoch) == Some(Doubt::Lost) {
+        let is_lost = shard.gate.doubted(row.epoch) == Some(Doubt::Lost);
+        if row.state == PartitionState::Recovering || row.went_back || is_lost {
             return Ok(true);
         }
         match self.diagnose(shard, &row).await {

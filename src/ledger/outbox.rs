@@ -1,7 +1,6 @@
 //! The outbox as the flusher and recovery see it: read in order, ack by exact id.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     config::LedgerConfig,
-    quota::{Entry, OutboxId, PartitionId},
+    quota::{Entry, MAX_TOTAL_TOKENS, OutboxId, PartitionId},
 };
 
 /// Entries of one `ack` call; every loop in a script is bounded.
@@ -40,6 +39,9 @@ pub struct OutboxPage {
     pub outbox_sequence: u64,
     /// Entries in the outbox, these and any before them included.
     pub depth: u64,
+    /// The highest outbox sequence that was ever acked; 0 when none was, or Redis does not tell (before 7.0). Entries are
+    /// acked after their commit, so a Postgres that does not know of it has gone back to an earlier state.
+    pub acked_up_to: u64,
     pub entries: Vec<Entry>,
     /// Entries of a format this version does not know. They stay, for one that does.
     pub unreadable: usize,
@@ -79,51 +81,38 @@ impl Outbox {
         after: Option<OutboxId>,
     ) -> Result<OutboxPage, CallError> {
         let shard = self.shards.get(partition);
-        let keys = [shard.keys.meta(), shard.keys.outbox()];
         let pass = shard.gate.pass();
         let from = after.map_or_else(|| HEAD.to_vec(), |id| format!("({id}").into_bytes());
-        let args = [limit.to_string().into_bytes(), from];
-        let reply = self.redis.call(&scripts::OUTBOX, &keys, &args).await?;
-        let page = decode(reply.value).ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))?;
-        if let Some(pass) = pass.filter(|pass| pass.run_id == reply.run_id && has_lost(&page, pass)) {
+        let (page, run_id) = self.page(shard, limit, from).await?;
+        if let Some(pass) = pass.filter(|pass| pass.run_id == run_id && has_lost(&page, pass)) {
             shard.gate.doubt(&pass, Doubt::Lost);
         }
         shard.note_outbox_depth(page.depth);
-        if page.open && page.run_id != reply.run_id {
+        if page.open && page.run_id != run_id {
             return Err(CallError::NotRun("the partition was opened on another Redis server".into()));
         }
         Ok(page)
     }
 
-    /// The epoch in the partition's meta hash, whoever opened it; 0 when there is none.
+    /// As [`Outbox::read`] of one entry, whichever server opened the partition.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn epoch(&self, partition: PartitionId) -> Result<u64, CallError> {
-        let keys = &self.shards.get(partition).keys;
-        let (keys, args) = ([keys.meta(), keys.outbox()], [b"1".to_vec(), HEAD.to_vec()]);
-        let reply = self.redis.call(&scripts::OUTBOX, &keys, &args).await?;
-        decode(reply.value)
-            .map(|page| page.epoch)
-            .ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))
+    pub async fn peek(&self, partition: PartitionId) -> Result<OutboxPage, CallError> {
+        self.page(self.shards.get(partition), 1, HEAD.to_vec()).await.map(|(page, _)| page)
     }
 
-    /// The highest outbox sequence that was ever acked; `None` when Redis does not tell: no entry has been, or it is
-    /// older than 7.0.
-    ///
-    /// # Errors
-    /// When Redis does not answer.
-    pub async fn acked_up_to(&self, partition: PartitionId) -> Result<Option<u64>, CallError> {
-        let key = self.shards.get(partition).keys.outbox();
-        let exists = self.redis.command("EXISTS", &[&key]).await?;
-        if exists.value != Value::Int(1) {
-            return Ok(None);
-        }
-        let reply = self.redis.command("XINFO", &[b"STREAM", &key]).await?;
-        let facts: HashMap<String, Value> = redis::from_redis_value(reply.value).unwrap_or_default();
-        let Some(Value::BulkString(id)) = facts.get("max-deleted-entry-id") else { return Ok(None) };
-        let id = std::str::from_utf8(id).ok().and_then(|id| id.parse::<OutboxId>().ok());
-        Ok(id.map(|id| id.sequence))
+    /// A reading, and the run id of the server that answered.
+    async fn page(
+        &self,
+        shard: &Shard,
+        limit: usize,
+        from: Vec<u8>,
+    ) -> Result<(OutboxPage, Arc<str>), CallError> {
+        let keys = [shard.keys.meta(), shard.keys.outbox()];
+        let reply = self.redis.call(&scripts::OUTBOX, &keys, &[limit.to_string().into_bytes(), from]).await?;
+        let page = decode(reply.value).ok_or_else(|| CallError::NotRun("a malformed outbox reply".into()))?;
+        Ok((page, reply.run_id))
     }
 
     /// Retention of settled and of expired records, in milliseconds, as scripts take them.
@@ -158,7 +147,8 @@ fn has_lost(page: &OutboxPage, pass: &Pass) -> bool {
 
 fn decode(reply: Value) -> Option<OutboxPage> {
     let Value::Array(fields) = reply else { return None };
-    let [state, epoch, sequence, outbox_sequence, run_id, depth, entries @ ..] = fields.as_slice() else {
+    let [state, epoch, sequence, outbox_sequence, run_id, depth, acked, entries @ ..] = fields.as_slice()
+    else {
         return None;
     };
     let text = |value: &Value| match value {
@@ -169,6 +159,9 @@ fn decode(reply: Value) -> Option<OutboxPage> {
         Value::Int(n) => u64::try_from(*n).ok(),
         _ => None,
     };
+    // Postgres knows no count beyond these either: such an id was broken, and is in the dead letters.
+    let acked = text(acked)?.parse::<OutboxId>().map_or(0, |id| id.sequence);
+    let acked_up_to = if acked <= MAX_TOTAL_TOKENS { acked } else { 0 };
     let mut page = OutboxPage {
         open: text(state)? == "open",
         epoch: count(epoch)?,
@@ -176,6 +169,7 @@ fn decode(reply: Value) -> Option<OutboxPage> {
         sequence: count(sequence)?,
         outbox_sequence: count(outbox_sequence)?,
         depth: count(depth)?,
+        acked_up_to,
         entries: Vec::with_capacity(entries.len() / 2),
         unreadable: 0,
     };

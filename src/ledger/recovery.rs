@@ -89,8 +89,9 @@ impl Recovery<'_> {
     /// Runs all steps; returns the new epoch.
     pub async fn run(&self) -> Result<u64, RecoveryError> {
         let store = &self.keeper.store;
-        let in_redis = self.keeper.outbox.epoch(self.shard.id).await?;
-        let epoch = store.begin_recovery(self.shard.id, in_redis).await?.ok_or(RecoveryError::Overtaken)?;
+        let in_redis = self.keeper.outbox.peek(self.shard.id).await?;
+        let epoch = store.begin_recovery(self.shard.id, in_redis.epoch, in_redis.acked_up_to).await?;
+        let epoch = epoch.ok_or(RecoveryError::Overtaken)?;
         let fenced = self.fence(epoch).await?;
         self.keeper.report_ring(self.shard, epoch).await;
         self.wait_for_witnesses(epoch).await?;

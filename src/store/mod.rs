@@ -271,7 +271,7 @@ mod tests {
             let store = Store::connect(&config, &keyring).await?;
             let user = UserId::generate();
             let partition = crate::quota::PartitionId(0);
-            store.book(partition, 1, Booker::Flusher { run_id: "run" }, &[], 0).await?;
+            store.book(partition, 1, Booker::Flusher { run_id: "run", acked_up_to: 0 }, &[], 0).await?;
             store.load_cold(partition, 1, &[user]).await?;
             store.users(None, 1, UserFilter::default()).await?;
             store.booked(partition, &[]).await?;

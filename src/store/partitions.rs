@@ -51,6 +51,8 @@ pub struct PartitionRow {
     pub high_water: u64,
     /// Highest count of outbox entries (`oq`) known.
     pub outbox_high_water: u64,
+    /// It was found in an earlier state than Redis has seen, and no recovery has made up for it yet.
+    pub went_back: bool,
 }
 
 pub(super) struct RawPartition {
@@ -61,6 +63,7 @@ pub(super) struct RawPartition {
     pub run_id: Option<String>,
     pub high_water: i64,
     pub outbox_high_water: i64,
+    pub went_back: bool,
 }
 
 impl TryFrom<RawPartition> for PartitionRow {
@@ -79,6 +82,7 @@ impl TryFrom<RawPartition> for PartitionRow {
             run_id: row.run_id,
             high_water: unsigned(row.high_water)?,
             outbox_high_water: unsigned(row.outbox_high_water)?,
+            went_back: row.went_back,
         })
     }
 }
@@ -100,8 +104,9 @@ impl Store {
             .run(async |mut connection| {
                 sqlx::query_as!(
                     RawPartition,
-                    "SELECT id, epoch, state, step, run_id, high_water, outbox_high_water
-                     FROM partitions ORDER BY id"
+                    r#"SELECT id, epoch, state, step, run_id, high_water, outbox_high_water,
+                              restored_at IS NOT NULL AS "went_back!"
+                       FROM partitions ORDER BY id"#
                 )
                 .fetch_all(&mut *connection)
                 .await
@@ -111,11 +116,13 @@ impl Store {
     }
 
     /// Step 0 of a recovery: closes the partition under a new epoch, above its own, `at_least_epoch` (what Redis
-    /// has) and whatever a replica has reported. `None` if there is no such partition.
+    /// has) and whatever a replica has reported. One that does not know of the outbox `acked_up_to` there is marked as
+    /// gone back. `None` if there is no such partition.
     pub async fn begin_recovery(
         &self,
         partition: PartitionId,
         at_least_epoch: u64,
+        acked_up_to: u64,
     ) -> Result<Option<u64>, StoreError> {
         self.run(async |mut connection| {
             sqlx::query_scalar!(
@@ -124,11 +131,13 @@ impl Store {
                          epoch, $2,
                          (SELECT max(greatest(r.epoch, r.ring_epoch)) FROM replica_reports r WHERE r.partition = $1)
                      ) + 1,
-                     state = 'recovering', step = 0, updated_at = now()
+                     state = 'recovering', step = 0, updated_at = now(),
+                     restored_at = CASE WHEN outbox_high_water < $3 THEN now() ELSE restored_at END
                  WHERE id = $1
                  RETURNING epoch",
                 partition.0 as i16,
                 signed(at_least_epoch),
+                signed(acked_up_to),
             )
             .fetch_optional(&mut *connection)
             .await

@@ -1,10 +1,10 @@
 //! Postgres that has gone back to an earlier state: restored from a backup, or failed over to a server that lagged.
 //!
-//! The mark stands in the row of each partition. Whoever notices sets it ([`Store::restored`] for a database just
-//! restored, [`Store::note_gone_back`] for a running service); the next recovery of the partition then holds every
-//! account against Redis (`ledger/restored.rs`), and clears the mark.
+//! The mark stands in the row of each partition. Whoever notices sets it: [`Store::restored`] for a database just
+//! restored; for a running service [`Store::note_gone_back`], the flusher before it books, and the beginning of every
+//! recovery. It calls for a recovery, which holds every account against Redis (`ledger/restored.rs`) and clears it.
 
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{Store, StoreError, signed, unsigned};
@@ -55,16 +55,7 @@ impl Store {
 
     /// Notes that this partition is behind what Redis knows.
     pub async fn note_gone_back(&self, partition: PartitionId) -> Result<(), StoreError> {
-        self.run(async |mut connection| {
-            sqlx::query!(
-                "UPDATE partitions SET restored_at = now(), updated_at = now() WHERE id = $1",
-                partition.0 as i16
-            )
-            .execute(&mut *connection)
-            .await
-        })
-        .await?;
-        Ok(())
+        self.run(async |mut connection| mark(&mut connection, partition).await).await
     }
 
     /// The mark, if the partition's accounts are to be held against Redis.
@@ -133,4 +124,15 @@ impl Store {
         })
         .await
     }
+}
+
+/// See [`Store::note_gone_back`].
+pub(super) async fn mark(connection: &mut PgConnection, partition: PartitionId) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE partitions SET restored_at = now(), updated_at = now() WHERE id = $1",
+        partition.0 as i16
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -95,6 +95,7 @@ impl Store {
             .run_as(user, async |mut connection| {
                 sqlx::query!(
                     r#"SELECT p.id, p.epoch, p.state, p.step, p.run_id, p.high_water, p.outbox_high_water,
+                              p.restored_at IS NOT NULL AS "went_back!",
                               t.user_id AS "user_id?", t.reservation_id AS "reservation_id?", t.kind AS "kind?",
                               t.tokens_used AS "tokens_used?", t.flags AS "flags?", t.model_used,
                               t."timestamp" AS "timestamp?", t.outbox_sequence AS "outbox_sequence?",
@@ -143,6 +144,7 @@ impl Store {
                 run_id: row.run_id,
                 high_water: row.high_water,
                 outbox_high_water: row.outbox_high_water,
+                went_back: row.went_back,
             });
         }
         Ok(found.map(PartitionRow::try_from).transpose()?.map(|partition| (rows, partition)))

@@ -224,7 +224,7 @@ async fn a_life_that_postgres_has_left_does_not_say_404() {
     world.balance(user).await;
     let before = world.epoch(user).await;
     let partition = world.partitions.of(user);
-    world.store.begin_recovery(partition, before).await.unwrap();
+    world.store.begin_recovery(partition, before, 0).await.unwrap();
     let settled = world.settle(user, "nobody", 10).await.unwrap();
     assert!(settled.subject.flags.contains(Flags::RECOVERED), "the answer came from the life after");
     assert!(world.epoch(user).await > before + 1);

@@ -16,14 +16,23 @@ async fn read(p: &mut Case, most: usize) -> Page {
     read_from(p, "-", most).await
 }
 
-async fn read_from(p: &mut Case, from: &str, most: usize) -> Page {
+async fn fields(p: &mut Case, from: &str, most: usize) -> Vec<Value> {
     let keys = [p.keys.meta(), p.keys.outbox()];
-    let Value::Array(fields) = p.call(&scripts::OUTBOX, &keys, &[text(most), text(from)]).await else {
-        panic!()
-    };
+    match p.call(&scripts::OUTBOX, &keys, &[text(most), text(from)]).await {
+        Value::Array(fields) => fields,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn acked_up_to(p: &mut Case) -> String {
+    String::from_redis_value(fields(p, "-", 1).await.swap_remove(6)).unwrap()
+}
+
+async fn read_from(p: &mut Case, from: &str, most: usize) -> Page {
+    let fields = fields(p, from, most).await;
     let word = |i: usize| String::from_redis_value(fields[i].clone()).unwrap();
     let number = |i: usize| u64::from_redis_value(fields[i].clone()).unwrap();
-    let ids = (6..fields.len()).step_by(2).map(word).collect();
+    let ids = (7..fields.len()).step_by(2).map(word).collect();
     (word(0), number(1), number(2), number(3), word(4), number(5), ids)
 }
 
@@ -70,6 +79,18 @@ contract! {
         let entries = p.outbox().await;
         p.flush(&entries[..1]).await;
         assert_eq!(read(p, 10).await, page("open", [1, 3, 2], "run", 1, &["2-77"]));
+    }
+
+    fn it_says_how_far_it_was_acked_also_when_it_is_empty(p) {
+        p.grant(100, 0).await;
+        assert_eq!(acked_up_to(p).await, "", "there is none yet");
+        p.apply(&[debit(1, 1), debit(2, 1), debit(3, 1)]).await.answers();
+        assert_eq!(acked_up_to(p).await, "0-0");
+        let entries = p.outbox().await;
+        p.flush(&entries[..2]).await;
+        assert_eq!(acked_up_to(p).await, "2-77");
+        p.flush(&entries[2..]).await;
+        assert_eq!(acked_up_to(p).await, "3-77");
     }
 
     fn reading_takes_nothing_away(p) {

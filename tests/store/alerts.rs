@@ -169,7 +169,7 @@ async fn five_hundred_settles_over_three_replicas_tell_once() {
                 settles.push(entry(user, &format!("{replica}-{n}"), Kind::Settle, 600, n + 1));
             }
             for batch in settles.chunks(7) {
-                let by = Booker::Flusher { run_id: RUN };
+                let by = Booker::Flusher { run_id: RUN, acked_up_to: 0 };
                 let booking = store.book(partition, epoch, by, batch, 0).await.unwrap();
                 assert!(matches!(booking, Booking::Booked(_)), "{booking:?}");
             }

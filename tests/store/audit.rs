@@ -46,7 +46,7 @@ async fn filled() -> Database {
         }
         let (partition, epoch) =
             if batch % 3 == 0 { (crate::scratch::P1, two) } else { (crate::scratch::P0, one) };
-        let by = cota::store::Booker::Flusher { run_id: crate::scratch::RUN };
+        let by = cota::store::Booker::Flusher { run_id: crate::scratch::RUN, acked_up_to: 0 };
         let booking = db.store.book(partition, epoch, by, &entries, sequence).await.unwrap();
         assert!(matches!(booking, cota::store::Booking::Booked(booked) if booked.inserted == 4));
     }

@@ -141,18 +141,41 @@ async fn the_flusher_is_fenced_by_epoch_run_id_and_state() {
     let epoch = db.open(P0).await;
     let batch = [entry(user, "r", Kind::Settle, 50, 1)];
     let book = async |partition, epoch, by| db.store.book(partition, epoch, by, &batch, 1).await.unwrap();
-    let flusher = Booker::Flusher { run_id: RUN };
+    let flusher = Booker::Flusher { run_id: RUN, acked_up_to: 0 };
     assert_eq!(book(P0, epoch - 1, flusher).await, Booking::Fenced);
     assert_eq!(book(P0, epoch + 1, flusher).await, Booking::Fenced);
-    assert_eq!(book(P0, epoch, Booker::Flusher { run_id: "another" }).await, Booking::Fenced);
+    assert_eq!(book(P0, epoch, Booker::Flusher { run_id: "another", acked_up_to: 0 }).await, Booking::Fenced);
     assert_eq!(book(P0, epoch, Booker::Recovery).await, Booking::Fenced, "no recovery runs");
     assert_eq!(book(P1, epoch, flusher).await, Booking::Fenced, "never opened");
     assert_eq!(book(PartitionId(900), epoch, flusher).await, Booking::Fenced, "no such partition");
-    let recovering = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let recovering = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     assert_eq!(book(P0, epoch, flusher).await, Booking::Fenced, "a zombie");
     assert_eq!(book(P0, recovering, flusher).await, Booking::Fenced, "it is not open");
     assert_eq!(db.used(user).await, 0);
     assert_eq!(db.store.partitions().await.unwrap()[0].high_water, 0, "a fenced booking leaves nothing");
+}
+
+#[tokio::test]
+async fn a_postgres_that_lacks_what_was_acked_is_marked_and_nothing_is_booked() {
+    let db = database().await;
+    let user = db.user().await;
+    let epoch = db.open(P0).await;
+    db.flush(epoch, &[entry(user, "before", Kind::Settle, 50, 5)]).await;
+    let flush = async |acked_up_to| {
+        let flusher = Booker::Flusher { run_id: RUN, acked_up_to };
+        db.store.book(P0, epoch, flusher, &[entry(user, "r", Kind::Settle, 7, 9)], 9).await.unwrap()
+    };
+    let went_back = async || db.store.partitions().await.unwrap()[0].went_back;
+    assert_eq!(flush(6).await, Booking::Fenced);
+    assert!(went_back().await);
+    assert_eq!(db.used(user).await, 50);
+    sqlx::query("UPDATE partitions SET restored_at = NULL").execute(&db.pool).await.unwrap();
+    assert_eq!(flush(5).await, Booking::Booked(booked(1, 0, 0)), "all that was acked is here");
+    assert!(!went_back().await);
+    for (acked_up_to, marked) in [(9, false), (10, true)] {
+        db.store.begin_recovery(P0, 0, acked_up_to).await.unwrap();
+        assert_eq!(went_back().await, marked, "{acked_up_to}");
+    }
 }
 
 #[tokio::test]
@@ -161,7 +184,7 @@ async fn a_witness_is_too_late_after_step_two() {
     let user = db.user().await;
     let replica = ReplicaId::generate();
     db.store.heartbeat(replica).await.unwrap();
-    let epoch = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let epoch = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     let witness = Booker::Witness { replica, last: true };
     let book = async |epoch, by, sequence| {
         let batch = [entry(user, &format!("r{sequence}"), Kind::Settle, 1, sequence)];
@@ -186,7 +209,7 @@ async fn a_witness_is_too_late_after_step_two() {
 async fn recovery_leaves_no_spend_for_the_reconciler() {
     let db = database().await;
     let user = db.user().await;
-    let epoch = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let epoch = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     let batch = [entry(user, "r", Kind::Settle, 5, 1), entry(user, "r", Kind::Settle, 5, 2)];
     db.store.book(P0, epoch, Booker::Recovery, &batch, 2).await.unwrap();
     assert_eq!(db.store.dead_letters(0, 10).await.unwrap()[0].spend_epoch, None);
@@ -200,7 +223,7 @@ async fn a_flusher_does_not_wait_for_another() {
     let mut other = db.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM partitions WHERE id = 0 FOR UPDATE").execute(&mut *other).await.unwrap();
     let batch = [entry(user, "r", Kind::Settle, 5, 1)];
-    let flusher = Booker::Flusher { run_id: RUN };
+    let flusher = Booker::Flusher { run_id: RUN, acked_up_to: 0 };
     assert_eq!(db.store.book(P0, epoch, flusher, &batch, 1).await.unwrap(), Booking::Busy);
     other.rollback().await.unwrap();
     assert_eq!(db.flush(epoch, &batch).await, booked(1, 0, 0));
@@ -218,7 +241,7 @@ async fn two_flushers_of_one_partition_book_each_entry_once() {
             let (store, batch) = (db.store.clone(), batch.clone());
             tokio::spawn(async move {
                 loop {
-                    let flusher = Booker::Flusher { run_id: RUN };
+                    let flusher = Booker::Flusher { run_id: RUN, acked_up_to: 0 };
                     match store.book(P0, epoch, flusher, &batch, 200).await.unwrap() {
                         Booking::Booked(booked) => return booked.inserted,
                         Booking::Busy => tokio::task::yield_now().await,
@@ -259,7 +282,7 @@ async fn bookers_over_the_same_users_in_opposite_order_do_not_deadlock() {
                 let batch: Vec<Entry> = (0..order.len())
                     .map(|n| entry(order[n], &name(n), Kind::Settle, 1, sequence(n)))
                     .collect();
-                let flusher = Booker::Flusher { run_id: RUN };
+                let flusher = Booker::Flusher { run_id: RUN, acked_up_to: 0 };
                 let booking = store.book(partition, epoch, flusher, &batch, 0).await.unwrap();
                 assert_eq!(booking, Booking::Booked(booked(batch.len(), 0, 0)));
             }
@@ -305,7 +328,7 @@ async fn a_deadlock_with_a_stranger_is_retried() {
     let store = db.store.clone();
     let batch = [entry(low, "r", Kind::Settle, 1, 1), entry(high, "r", Kind::Settle, 1, 2)];
     let booking = tokio::spawn(async move {
-        store.book(P0, epoch, Booker::Flusher { run_id: RUN }, &batch, 2).await.unwrap()
+        store.book(P0, epoch, Booker::Flusher { run_id: RUN, acked_up_to: 0 }, &batch, 2).await.unwrap()
     });
     // The booking holds the lower account and waits for the higher; now the stranger wants the lower one.
     let waiting = "SELECT count(*) FROM pg_stat_activity

@@ -57,7 +57,7 @@ async fn a_load_is_refused_unless_the_partition_is_open_in_that_epoch() {
     assert_eq!(load(&db, epoch - 1, user).await, None);
     assert_eq!(load(&db, epoch + 1, user).await, None);
     assert_eq!(db.store.load_cold(P1, epoch, &[user]).await.unwrap(), None);
-    let recovering = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let recovering = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     assert_eq!(load(&db, epoch, user).await, None);
     assert_eq!(load(&db, recovering, user).await, None);
     let Some(loaded) = db.store.load_for_recovery(P0, recovering, &[user]).await.unwrap() else { panic!() };
@@ -99,7 +99,7 @@ async fn recovery_loads_many_while_it_runs() {
     let db = database().await;
     let (one, other) = (db.user().await, db.user().await);
     credit(&db.store, other, 9, "a").await;
-    let epoch = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let epoch = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     let users = [other, one, UserId::generate(), one];
     let mut loaded = db.store.load_for_recovery(P0, epoch, &users).await.unwrap().unwrap();
     loaded.sort_by_key(|loaded| loaded.state.granted);
@@ -107,7 +107,7 @@ async fn recovery_loads_many_while_it_runs() {
     let again = db.store.load_for_recovery(P0, epoch, &[one]).await.unwrap().unwrap();
     assert!(again[0].handed_over.is_some());
     assert_eq!(db.store.load_for_recovery(P0, epoch - 1, &users).await.unwrap(), None);
-    let newer = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let newer = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     assert_eq!(
         db.store.load_for_recovery(P0, epoch, &users).await.unwrap(),
         None,

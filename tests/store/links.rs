@@ -99,7 +99,8 @@ async fn a_commit_whose_answer_is_lost_is_unknown_and_may_be_repeated() {
     let proxy = proxy(&db).await;
     let store = Store::connect(&config(&proxy.url), &keyring()).await.unwrap();
     let batch = [entry(user, "r", Kind::Settle, 5, 1)];
-    let book = async || store.book(P0, epoch, Booker::Flusher { run_id: RUN }, &batch, 1).await;
+    let book =
+        async || store.book(P0, epoch, Booker::Flusher { run_id: RUN, acked_up_to: 0 }, &batch, 1).await;
 
     proxy.mode.send_replace(Mode::CutAfterCommit);
     let error = book().await.unwrap_err();
@@ -168,7 +169,8 @@ async fn a_wait_for_a_lock_ends_with_a_definite_answer() {
     let mut stranger = db.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM user_accounts FOR UPDATE").execute(&mut *stranger).await.unwrap();
     let batch = [entry(user, "r", Kind::Settle, 5, 1)];
-    let book = async || store.book(P0, epoch, Booker::Flusher { run_id: RUN }, &batch, 1).await;
+    let book =
+        async || store.book(P0, epoch, Booker::Flusher { run_id: RUN, acked_up_to: 0 }, &batch, 1).await;
     let error = book().await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "nothing was changed: {error:?}");
     stranger.rollback().await.unwrap();

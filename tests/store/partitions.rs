@@ -38,7 +38,7 @@ async fn first_starts_at_once_agree_on_a_count() {
 #[tokio::test]
 async fn every_recovery_has_an_epoch_above_all_known() {
     let db = database().await;
-    let begin = async |at_least| db.store.begin_recovery(P0, at_least).await.unwrap().unwrap();
+    let begin = async |at_least| db.store.begin_recovery(P0, at_least, 0).await.unwrap().unwrap();
     assert_eq!(begin(0).await, 1);
     assert_eq!(begin(0).await, 2);
     assert_eq!(begin(10).await, 11);
@@ -46,12 +46,12 @@ async fn every_recovery_has_an_epoch_above_all_known() {
     db.store.heartbeat(replica).await.unwrap();
     db.store.report(replica, P0, 40, 0).await.unwrap();
     assert_eq!(begin(0).await, 41);
-    assert_eq!(db.store.begin_recovery(PartitionId(900), 0).await.unwrap(), None);
+    assert_eq!(db.store.begin_recovery(PartitionId(900), 0, 0).await.unwrap(), None);
 
     let calls: Vec<_> = (0..10)
         .map(|_| {
             let store = db.store.clone();
-            tokio::spawn(async move { store.begin_recovery(P1, 5).await.unwrap().unwrap() })
+            tokio::spawn(async move { store.begin_recovery(P1, 5, 0).await.unwrap().unwrap() })
         })
         .collect();
     let mut epochs = Vec::new();
@@ -65,12 +65,12 @@ async fn every_recovery_has_an_epoch_above_all_known() {
 #[tokio::test]
 async fn steps_go_up_in_the_recovery_that_runs_and_nowhere_else() {
     let db = database().await;
-    let old = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let old = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     assert!(db.store.advance(P0, old, 2).await.unwrap());
     assert!(!db.store.advance(P0, old, 2).await.unwrap());
     assert!(!db.store.advance(P0, old, 1).await.unwrap());
 
-    let epoch = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let epoch = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     let row = &db.store.partitions().await.unwrap()[0];
     assert_eq!((row.epoch, row.state, row.step), (epoch, PartitionState::Recovering, 0));
     assert!(!db.store.advance(P0, old, 3).await.unwrap(), "fenced by the epoch");
@@ -89,7 +89,7 @@ async fn steps_go_up_in_the_recovery_that_runs_and_nowhere_else() {
 #[tokio::test]
 async fn the_base_is_above_everything_known_and_never_repeats() {
     let db = database().await;
-    let epoch = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let epoch = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     let base =
         async |sequence, outbox| db.store.set_base(P0, epoch, sequence, outbox).await.unwrap().unwrap();
     assert_eq!(base(0, 0).await, 1_000_000);
@@ -110,9 +110,9 @@ async fn the_base_is_above_every_booked_outbox_id() {
     let db = database().await;
     let user = db.user().await;
     let epoch = db.open(P0).await;
-    let booker = Booker::Flusher { run_id: RUN };
+    let booker = Booker::Flusher { run_id: RUN, acked_up_to: 0 };
     db.store.book(P0, epoch, booker, &[entry(user, "r", Kind::Settle, 1, 3_000_000)], 7).await.unwrap();
-    let epoch = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let epoch = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     assert_eq!(db.store.set_base(P0, epoch, 0, 0).await.unwrap(), Some(4_000_000));
 }
 

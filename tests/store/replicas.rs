@@ -48,7 +48,7 @@ async fn only_the_end_of_a_ring_is_a_witness_report() {
     let db = database().await;
     let replica = ReplicaId::generate();
     db.store.heartbeat(replica).await.unwrap();
-    let epoch = db.store.begin_recovery(P0, 0).await.unwrap().unwrap();
+    let epoch = db.store.begin_recovery(P0, 0, 0).await.unwrap().unwrap();
     db.store.report(replica, P0, epoch, 10).await.unwrap();
     assert!(db.store.witness_reports(P0, epoch).await.unwrap().is_empty());
 

@@ -54,7 +54,7 @@ impl Database {
 
     /// Opens a partition under its next epoch.
     pub async fn open(&self, partition: PartitionId) -> u64 {
-        let epoch = self.store.begin_recovery(partition, 0).await.unwrap().unwrap();
+        let epoch = self.store.begin_recovery(partition, 0, 0).await.unwrap().unwrap();
         assert!(self.store.open(partition, epoch, RUN, 0).await.unwrap());
         epoch
     }
@@ -62,7 +62,10 @@ impl Database {
     /// Books as the flusher, which must be let.
     pub async fn flush(&self, epoch: u64, entries: &[Entry]) -> Booked {
         let sequence = entries.iter().map(|entry| entry.outbox_id.sequence).max().unwrap_or(0);
-        let booking = self.store.book(P0, epoch, Booker::Flusher { run_id: RUN }, entries, sequence).await;
+        let booking = self
+            .store
+            .book(P0, epoch, Booker::Flusher { run_id: RUN, acked_up_to: 0 }, entries, sequence)
+            .await;
         match booking.unwrap() {
             Booking::Booked(booked) => booked,
             other => panic!("{other:?}"),

@@ -183,7 +183,7 @@ async fn bookings_at_once_over_the_same_keys_do_not_deadlock() {
                     entry(*user, &format!("{tag}{round}-{n}"), Kind::Settle, 1, round * 2 + n as u64 + 1)
                 })
                 .collect();
-            let by = Booker::Flusher { run_id: RUN };
+            let by = Booker::Flusher { run_id: RUN, acked_up_to: 0 };
             db.store.book(partition, epoch, by, &entries, 0).await.unwrap();
         }
     };

@@ -267,7 +267,7 @@ impl Partition {
             }
             other => panic!("no entry: {other:?}"),
         };
-        fields[6..].chunks(2).map(entry).collect()
+        fields[7..].chunks(2).map(entry).collect()
     }
 
     /// Acks entries as the flusher does; says how many were deleted.

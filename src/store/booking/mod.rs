@@ -45,7 +45,7 @@ use super::{
     dead_letters::bury,
     error::{Verdict, verdict_of},
     partitions::RawPartition,
-    renewals, replicas, signed,
+    renewals, replicas, restored, signed,
 };
 use crate::quota::{Entry, OutboxId, PartitionId};
 
@@ -55,8 +55,9 @@ pub(super) use rows::{DeadColumns, outbox_ids, reservations};
 /// Who books, and what gives it the right to.
 #[derive(Clone, Copy, Debug)]
 pub enum Booker<'a> {
-    /// The partition is open in the epoch, on the Redis master that the entries were read from.
-    Flusher { run_id: &'a str },
+    /// The partition is open in the epoch, on the Redis master that the entries were read from, and Postgres knows of all
+    /// that was acked there. If it does not, booking would hide that it has gone back: it is marked instead.
+    Flusher { run_id: &'a str, acked_up_to: u64 },
     /// A replica writing its ring: the recovery of the epoch runs and has not passed step 2.
     Witness {
         /// Registered by a heartbeat.
@@ -130,7 +131,13 @@ impl Batch<'_> {
     async fn book(&self, connection: &mut PgConnection) -> Result<Booking, StoreError> {
         let mut transaction = connection.begin().await?;
         match self.lock(&mut transaction).await {
-            Ok(Some(row)) if self.may_book(&row) => {}
+            Ok(Some(row)) if self.may_book(&row) => {
+                if self.has_gone_back(&row) {
+                    restored::mark(&mut transaction, self.partition).await?;
+                    transaction.commit().await.map_err(StoreError::from_commit)?;
+                    return Ok(Booking::Fenced);
+                }
+            }
             Ok(_) => {
                 // Now, not when the pool gets to it: the rightful booker does not wait for the lock.
                 transaction.rollback().await?;
@@ -163,8 +170,9 @@ impl Batch<'_> {
             Booker::Flusher { .. } => {
                 sqlx::query_as!(
                     RawPartition,
-                    "SELECT id, epoch, state, step, run_id, high_water, outbox_high_water
-                     FROM partitions WHERE id = $1 FOR NO KEY UPDATE NOWAIT",
+                    r#"SELECT id, epoch, state, step, run_id, high_water, outbox_high_water,
+                              restored_at IS NOT NULL AS "went_back!"
+                       FROM partitions WHERE id = $1 FOR NO KEY UPDATE NOWAIT"#,
                     id,
                 )
                 .fetch_optional(connection)
@@ -173,8 +181,9 @@ impl Batch<'_> {
             Booker::Witness { .. } | Booker::Recovery => {
                 sqlx::query_as!(
                     RawPartition,
-                    "SELECT id, epoch, state, step, run_id, high_water, outbox_high_water
-                     FROM partitions WHERE id = $1 FOR NO KEY UPDATE",
+                    r#"SELECT id, epoch, state, step, run_id, high_water, outbox_high_water,
+                              restored_at IS NOT NULL AS "went_back!"
+                       FROM partitions WHERE id = $1 FOR NO KEY UPDATE"#,
                     id,
                 )
                 .fetch_optional(connection)
@@ -186,7 +195,7 @@ impl Batch<'_> {
     fn may_book(&self, row: &RawPartition) -> bool {
         row.epoch == signed(self.epoch)
             && match self.by {
-                Booker::Flusher { run_id } => {
+                Booker::Flusher { run_id, .. } => {
                     row.state == PartitionState::Open.as_str() && row.run_id.as_deref() == Some(run_id)
                 }
                 Booker::Witness { .. } => {
@@ -194,6 +203,11 @@ impl Batch<'_> {
                 }
                 Booker::Recovery => row.state == PartitionState::Recovering.as_str(),
             }
+    }
+
+    /// Entries are acked after their commit, so the row knew of them, in a later state than this one.
+    fn has_gone_back(&self, row: &RawPartition) -> bool {
+        matches!(self.by, Booker::Flusher { acked_up_to, .. } if signed(acked_up_to) > row.outbox_high_water)
     }
 
     async fn book_entries(&self, connection: &mut PgConnection) -> Result<Booked, StoreError> {
