@@ -110,23 +110,30 @@ async fn sums_are_those_of_the_ledger_after_any_bookings() {
     }
 }
 
+/// 400 debits of two models within four days.
+fn scattered(random: &mut StdRng, users: &[UserId]) -> Vec<Entry> {
+    const DAY_MS: u64 = 86_400_000;
+    (1..=400)
+        .map(|n| {
+            let user = users[random.random_range(0..users.len())];
+            Entry {
+                at_ms: random.random_range(0..4 * DAY_MS),
+                model: Some(Model::new(["a", "b"][random.random_range(0..2)]).unwrap()),
+                ..entry(user, &format!("r{n}"), Kind::Debit, 1 << (n % 40), n)
+            }
+        })
+        .collect()
+}
+
 /// Of whole days and of what is left at the ends, also where a span has no whole day, or is empty.
 #[tokio::test]
 async fn any_span_is_summed_as_in_the_ledger() {
-    const QUARTER_MS: u64 = 900_000;
     let db = database().await;
     let (user, other) = (db.user().await, db.user().await);
     let epoch = db.open(P0).await;
     let seed = rand::random();
     let mut random = StdRng::seed_from_u64(seed);
-    let batch: Vec<Entry> = (1..=400)
-        .map(|n| Entry {
-            at_ms: random.random_range(0..4 * 96 * QUARTER_MS),
-            model: Some(Model::new(["a", "b"][random.random_range(0..2)]).unwrap()),
-            ..entry(if n % 8 == 0 { other } else { user }, &format!("r{n}"), Kind::Debit, 1 << (n % 40), n)
-        })
-        .collect();
-    db.flush(epoch, &batch).await;
+    db.flush(epoch, &scattered(&mut random, &[user, user, user, other])).await;
     for _ in 0..300 {
         let (start, length) = (random.random_range(0..5 * 96), random.random_range(0..3 * 96));
         let wrong: i64 = sqlx::query_scalar(
@@ -149,6 +156,53 @@ async fn any_span_is_summed_as_in_the_ledger() {
         assert_eq!(wrong, 0, "seed {seed}: {length} quarter hours from {start}");
     }
     db.assert_no_drift().await;
+}
+
+/// Whether the spans have whole days in common, some, or none.
+#[tokio::test]
+async fn spans_of_many_are_summed_as_in_the_ledger() {
+    let db = database().await;
+    let users = [db.user().await, db.user().await, db.user().await, db.user().await];
+    let epoch = db.open(P0).await;
+    let seed = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    db.flush(epoch, &scattered(&mut random, &users)).await;
+    for _ in 0..300 {
+        let (start, length, apart) =
+            (random.random_range(0..192), random.random_range(0..288), random.random_range(1..200));
+        let spread = users.map(|_| (random.random_range(0..apart), random.random_range(0..apart)));
+        let starts = spread.map(|(first, _)| f64::from((start + first) * 900));
+        let ends = spread.map(|(first, last)| f64::from((start + (first.max(last) + length)) * 900));
+        // The last is not asked for.
+        let wrong: i64 = sqlx::query_scalar(
+            "WITH span AS (
+                 SELECT u AS user_id, to_timestamp(s) AS starts, to_timestamp(e) AS ends
+                 FROM UNNEST($1::uuid[], $2::float8[], $3::float8[]) AS x (u, s, e)
+             )
+             SELECT count(*)
+             FROM (
+                 SELECT user_id, model, sum(tokens)::bigint AS tokens, sum(requests)::bigint AS requests
+                 FROM cota_usage_of(
+                     (SELECT array_agg(user_id) FROM span), (SELECT array_agg(starts) FROM span),
+                     (SELECT array_agg(ends) FROM span)
+                 )
+                 GROUP BY 1, 2
+             ) sums
+             FULL JOIN (
+                 SELECT t.user_id, model_used AS model, sum(tokens_used)::bigint AS tokens, count(*) AS requests
+                 FROM token_transactions t JOIN span USING (user_id)
+                 WHERE timestamp >= span.starts AND timestamp < span.ends GROUP BY 1, 2
+             ) ledger USING (user_id, model)
+             WHERE (sums.tokens, sums.requests) IS DISTINCT FROM (ledger.tokens, ledger.requests)",
+        )
+        .bind(users[..3].iter().map(|user| user.0).collect::<Vec<_>>())
+        .bind(&starts[..3])
+        .bind(&ends[..3])
+        .fetch_one(&db.pool)
+        .await
+        .unwrap();
+        assert_eq!(wrong, 0, "seed {seed}: {starts:?} to {ends:?}");
+    }
 }
 
 /// A row that Postgres refuses is in no sum, and takes no other with it.

@@ -26,6 +26,66 @@ pub struct Consolidated {
     pub top: Vec<ConsolidatedUser>,
 }
 
+/// A line of the query: of all users (level 0), of a model (1), or of a user (2).
+struct Line {
+    level: i32,
+    model: Option<String>,
+    user_id: Option<Uuid>,
+    external_id: Option<String>,
+    is_live: bool,
+    users: i64,
+    live_users: i64,
+    late_tokens: i64,
+    cost_usd: Option<String>,
+    tokens: i64,
+    requests: i64,
+    input_tokens: i64,
+    output_tokens: i64,
+    cached_tokens: i64,
+    overages: i64,
+}
+
+impl Consolidated {
+    fn add(&mut self, line: Line) {
+        match (line.level, line.user_id) {
+            (0, _) => {
+                self.users = line.users.unsigned_abs();
+                self.provisional_users = line.live_users.unsigned_abs();
+                self.late_tokens = line.late_tokens;
+                self.sums = UsageSums {
+                    tokens: line.tokens,
+                    requests: line.requests,
+                    input_tokens: line.input_tokens,
+                    output_tokens: line.output_tokens,
+                    cached_tokens: line.cached_tokens,
+                    overages: line.overages,
+                    cost_usd: line.cost_usd,
+                };
+            }
+            (_, None) => self.models.push(ModelUse {
+                model: line.model.filter(|model| !model.is_empty()),
+                tokens: line.tokens,
+                requests: line.requests,
+                input_tokens: line.input_tokens,
+                output_tokens: line.output_tokens,
+                cached_tokens: line.cached_tokens,
+                overages: line.overages,
+            }),
+            (_, Some(user)) => self.top.push(ConsolidatedUser {
+                user: UserId(user),
+                external_id: line.external_id,
+                is_provisional: line.is_live,
+                tokens: line.tokens,
+                requests: line.requests,
+                input_tokens: line.input_tokens,
+                output_tokens: line.output_tokens,
+                cached_tokens: line.cached_tokens,
+                overages: line.overages,
+            }),
+        }
+    }
+}
+
 /// What one user used in the month.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsolidatedUser {
@@ -90,7 +150,8 @@ impl Store {
         let spans = Spans::new(zones);
         let rows = self
             .run(async |mut connection| {
-                sqlx::query!(
+                sqlx::query_as!(
+                    Line,
                     r#"WITH live AS MATERIALIZED (
                            SELECT a.id, coalesce(p.period_end, z.starts) AS starts, z.ends
                            FROM user_accounts a
@@ -101,9 +162,13 @@ impl Store {
                            WHERE a.reported_month < $1 AND a.created_at < z.ends
                        ),
                        used AS MATERIALIZED (
-                           SELECT live.id AS user_id, u.model, true AS is_live, u.tokens, u.requests, u.input_tokens,
+                           SELECT u.user_id, u.model, true AS is_live, u.tokens, u.requests, u.input_tokens,
                                   u.output_tokens, u.cached_tokens, u.overages
-                           FROM live CROSS JOIN LATERAL cota_usage(live.id, live.starts, live.ends) u
+                           FROM (
+                               SELECT array_agg(id) AS users, array_agg(starts) AS starts, array_agg(ends) AS ends
+                               FROM live
+                           ) l
+                           CROSS JOIN LATERAL cota_usage_of(l.users, l.starts, l.ends) u
                            UNION ALL
                            SELECT r.user_id, coalesce(m.model, ''), false, m.tokens, m.requests, m.input_tokens,
                                   m.output_tokens, m.cached_tokens, m.overages
@@ -121,7 +186,7 @@ impl Store {
                                   sum(overages) AS overages
                            FROM used GROUP BY user_id
                        )
-                       SELECT 0 AS "level!", NULL AS model, NULL::uuid AS "user_id?", NULL AS external_id,
+                       SELECT 0 AS "level!", NULL AS model, NULL::uuid AS "user_id?", NULL AS "external_id?",
                               false AS "is_live!", count(DISTINCT user_id) AS "users!",
                               (SELECT count(*) FROM live) AS "live_users!",
                               (SELECT coalesce(sum(late_tokens), 0)::bigint FROM monthly_reports WHERE month = $1)
@@ -158,44 +223,7 @@ impl Store {
             })
             .await?;
         let mut report = Consolidated::default();
-        for row in rows {
-            match (row.level, row.user_id) {
-                (0, _) => {
-                    report.users = row.users.unsigned_abs();
-                    report.provisional_users = row.live_users.unsigned_abs();
-                    report.late_tokens = row.late_tokens;
-                    report.sums = UsageSums {
-                        tokens: row.tokens,
-                        requests: row.requests,
-                        input_tokens: row.input_tokens,
-                        output_tokens: row.output_tokens,
-                        cached_tokens: row.cached_tokens,
-                        overages: row.overages,
-                        cost_usd: row.cost_usd,
-                    };
-                }
-                (_, None) => report.models.push(ModelUse {
-                    model: row.model.filter(|model| !model.is_empty()),
-                    tokens: row.tokens,
-                    requests: row.requests,
-                    input_tokens: row.input_tokens,
-                    output_tokens: row.output_tokens,
-                    cached_tokens: row.cached_tokens,
-                    overages: row.overages,
-                }),
-                (_, Some(user)) => report.top.push(ConsolidatedUser {
-                    user: UserId(user),
-                    external_id: row.external_id,
-                    is_provisional: row.is_live,
-                    tokens: row.tokens,
-                    requests: row.requests,
-                    input_tokens: row.input_tokens,
-                    output_tokens: row.output_tokens,
-                    cached_tokens: row.cached_tokens,
-                    overages: row.overages,
-                }),
-            }
-        }
+        rows.into_iter().for_each(|line| report.add(line));
         Ok(report)
     }
 

@@ -1,5 +1,8 @@
 //! Backups that the service makes by itself.
 
+use cota::backup::{Backups, Keep};
+use jiff::SignedDuration;
+
 use super::{backups, cota, world};
 use crate::{
     replica::Replica,
@@ -38,4 +41,17 @@ async fn replicas_make_them_in_turn_and_keep_as_many_as_they_should() {
     assert!(left.len() <= 3, "two, and one that was just made: {left:?}");
     let newest = left.last().unwrap().to_str().unwrap();
     cota(world.config.postgres.url.expose(), &["backup", "--check", newest]).await.done();
+}
+
+/// Two replicas may both have seen that one is due.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_second_to_the_lock_finds_the_one_just_made() {
+    let world = world().await;
+    let folder = TempFolder::new();
+    let keep = Keep { newest: 5, days: 0 };
+    let backups = Backups::new(world.store.clone(), &world.config.postgres, &folder, keep).unwrap();
+    let older_than = async |than| backups.make_if_older(than).await.unwrap().is_some();
+    assert!(older_than(SignedDuration::from_hours(1)).await, "there is none yet");
+    assert!(!older_than(SignedDuration::from_hours(1)).await);
+    assert!(older_than(SignedDuration::ZERO).await);
 }
