@@ -129,10 +129,9 @@ struct OneConfig {
     alert_config: ConfigView,
 }
 
-fn one(config: AlertConfig) -> (Response, String) {
+fn one(config: AlertConfig) -> Response {
     let view = OneConfig { alert_config: config.thresholds.into() };
-    let tag = etag::of(config.version, &view);
-    (etag::tagged(json(StatusCode::OK, &view), &tag), tag)
+    etag::tagged(json(StatusCode::OK, &view), &etag::of(config.version, &view))
 }
 
 /// Show a user's alert thresholds
@@ -154,8 +153,7 @@ pub async fn show_config(
 ) -> Result<Response, Problem> {
     query.end()?;
     let config = api.deadline().store(Outcome::None, api.accounts.alert_config(caller.user)).await?;
-    let (whole, tag) = one(config);
-    Ok(etag::not_modified(&headers, &tag).unwrap_or(whole))
+    Ok(etag::unless_known(&headers, one(config)))
 }
 
 /// Set a user's alert thresholds
@@ -187,7 +185,7 @@ pub async fn set_config(
     let thresholds = Thresholds::new(warning, critical).map_err(|_| invalid("warning"))?;
     let expected = etag::if_match(&headers)?;
     let call = api.accounts.set_alert_config(caller.user, &expected, thresholds);
-    Ok(one(api.deadline().store(Outcome::Unknown, call).await?).0)
+    Ok(one(api.deadline().store(Outcome::Unknown, call).await?))
 }
 
 impl From<AlertError> for Problem {

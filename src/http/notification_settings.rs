@@ -52,11 +52,8 @@ impl From<&NotificationSettings> for View {
 }
 
 fn shown(settings: &NotificationSettings) -> Response {
-    etag::tagged(json(StatusCode::OK, &View::from(settings)), &tag(settings))
-}
-
-fn tag(settings: &NotificationSettings) -> String {
-    etag::of(settings.version, &View::from(settings))
+    let view = View::from(settings);
+    etag::tagged(json(StatusCode::OK, &view), &etag::of(settings.version, &view))
 }
 
 /// Show what a user is told
@@ -79,7 +76,7 @@ pub async fn show(
 ) -> Result<Response, Problem> {
     query.end()?;
     let settings = api.deadline().store(Outcome::None, api.settings.show(caller.user)).await?;
-    Ok(etag::not_modified(&headers, &tag(&settings)).unwrap_or_else(|| shown(&settings)))
+    Ok(etag::unless_known(&headers, shown(&settings)))
 }
 
 /// Replace what a user is told

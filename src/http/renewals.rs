@@ -55,7 +55,7 @@ struct OneConfig {
     auto_renewal: ConfigView,
 }
 
-fn one(config: &AutoRenewal) -> (Response, String) {
+fn one(config: &AutoRenewal) -> Response {
     let view = OneConfig {
         auto_renewal: ConfigView {
             enabled: config.enabled,
@@ -65,8 +65,7 @@ fn one(config: &AutoRenewal) -> (Response, String) {
             mode: config.mode.as_str(),
         },
     };
-    let tag = etag::of(config.version, &view);
-    (etag::tagged(json(StatusCode::OK, &view), &tag), tag)
+    etag::tagged(json(StatusCode::OK, &view), &etag::of(config.version, &view))
 }
 
 /// Show how a user's tokens are renewed
@@ -88,8 +87,7 @@ pub async fn show_config(
 ) -> Result<Response, Problem> {
     query.end()?;
     let config = api.deadline().store(Outcome::None, api.accounts.auto_renewal(caller.user)).await?;
-    let (whole, tag) = one(&config);
-    Ok(etag::not_modified(&headers, &tag).unwrap_or(whole))
+    Ok(etag::unless_known(&headers, one(&config)))
 }
 
 /// Set how a user's tokens are renewed
@@ -128,7 +126,7 @@ pub async fn set_config(
     })?;
     let expected = etag::if_match(&headers)?;
     let call = api.accounts.set_auto_renewal(caller.user, &expected, enabled, rule, mode);
-    Ok(one(&api.deadline().store(Outcome::Unknown, call).await?).0)
+    Ok(one(&api.deadline().store(Outcome::Unknown, call).await?))
 }
 
 /// Tokens that were added by themselves, or are to be once they are paid.

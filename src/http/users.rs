@@ -138,7 +138,7 @@ pub async fn show(
 ) -> Result<Response, Problem> {
     query.end()?;
     let user = api.deadline().store(Outcome::None, api.accounts.user(caller.user)).await?;
-    Ok(etag::not_modified(&headers, &tag(&user)).unwrap_or_else(|| one(StatusCode::OK, &user, None)))
+    Ok(etag::unless_known(&headers, one(StatusCode::OK, &user, None)))
 }
 
 /// Change a user

@@ -195,7 +195,7 @@ pub async fn show(
 ) -> Result<Response, Problem> {
     query.end()?;
     let webhook = api.deadline().store(Outcome::None, api.endpoints.show(caller.user, id)).await?;
-    Ok(etag::not_modified(&headers, &tag(&webhook)).unwrap_or_else(|| one(&webhook)))
+    Ok(etag::unless_known(&headers, one(&webhook)))
 }
 
 /// Change a webhook endpoint
