@@ -2,15 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::Ledger;
+use super::{
+    Ledger,
+    lane::{Lane, LaneLoad},
+};
 use crate::metrics;
 
 impl Ledger {
+    /// How full each lane is.
+    pub fn lane_loads(&self) -> impl Iterator<Item = LaneLoad> {
+        self.calls.lanes().iter().map(Lane::load)
+    }
+
     /// Sets the gauges: how full lanes and rings are, which partitions are served in which epoch, and how far the sweeps
     /// are behind.
     pub fn publish_gauges(&self) {
-        for (index, lane) in self.calls.lanes().iter().enumerate() {
-            let load = lane.load();
+        for (index, load) in self.lane_loads().enumerate() {
             metrics::lane(index, load.urgent, load.reserves, load.in_flight);
         }
         let (mut all, mut open, mut witnessed, mut fullest) = (0, 0, 0, 0.0_f64);

@@ -1,7 +1,8 @@
-//! A lane: one Redis connection, two bounded queues, one batch in flight.
+//! A lane: one Redis connection, two bounded queues, a few batches in flight.
 //!
 //! It takes what waits, groups it by partition, sends one `apply` per partition as one pipeline and hands each caller
-//! its answer. It never waits for a batch to fill: batches grow by themselves while one is in flight. Settles,
+//! its answer. It never waits for a batch to fill: batches grow by themselves while one is in flight. Another one sets
+//! out meanwhile only when it is full: so Redis always has work under load, and never many small calls. Settles,
 //! releases, debits and expiries have their own queue and go first; reserves are shed first. Without a connection
 //! every job is answered with [`Reason::Down`] while the lane probes for a new one.
 
@@ -15,7 +16,8 @@ use std::{
 
 use smallvec::{SmallVec, smallvec};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     batch::{Batch, Limits},
     job::{Job, Operations, Reason, Verdict, Verdicts, Waiter},
-    session::{Session, Sessions},
+    session::{Link, Session, Sessions},
     shard::Shards,
     waiting::{Share, WaitingReserves},
     wire::Operation,
@@ -33,8 +35,8 @@ use crate::{config::LedgerConfig, metrics, quota::PartitionId};
 /// How often a lane without a connection tries for one.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Calls of a round, of the few partitions there may be: a crowd of operations is not to wait for a round trip each 64.
-const LEAST_CALLS: usize = 4;
+/// Most batches with Redis at a time: enough for it to have the next one when it is done with one.
+const MOST_FLIGHTS: usize = 3;
 
 /// The callers' side of a lane.
 #[derive(Clone)]
@@ -45,6 +47,7 @@ pub struct Lane {
     /// What waiting operations that go together may take of the queues: these count jobs, and they are one.
     together: Room,
     max_batch: usize,
+    crowd: Arc<Crowd>,
     in_flight: Arc<AtomicUsize>,
 }
 
@@ -54,7 +57,7 @@ pub struct LaneLoad {
     /// Jobs that wait, of one operation or of many that go together: settles and their like, and reserves.
     pub urgent: usize,
     pub reserves: usize,
-    /// Operations of the batch that is with Redis.
+    /// Operations of the batches that are with Redis.
     pub in_flight: usize,
 }
 
@@ -63,6 +66,37 @@ pub struct LaneLoad {
 struct Room {
     urgent: Arc<Semaphore>,
     reserves: Arc<Semaphore>,
+}
+
+/// The operations in both queues, and whether they make a full batch.
+struct Crowd {
+    waiting: AtomicUsize,
+    full: usize,
+    /// Told when they become one.
+    filled: Notify,
+}
+
+impl Crowd {
+    fn new(full: usize) -> Self {
+        Self { waiting: AtomicUsize::new(0), full, filled: Notify::new() }
+    }
+
+    /// Counts operations before they can be taken, and puts them in their queue.
+    fn enter(&self, operations: usize, queue: impl FnOnce()) {
+        let before = self.waiting.fetch_add(operations, Ordering::Relaxed);
+        queue();
+        if before < self.full && before + operations >= self.full {
+            self.filled.notify_one();
+        }
+    }
+
+    fn leave(&self, operations: usize) {
+        self.waiting.fetch_sub(operations, Ordering::Relaxed);
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= self.full
+    }
 }
 
 /// Operations in a queue, as their caller holds them.
@@ -92,7 +126,16 @@ impl Lane {
         };
         let max_batch = config.max_batch;
         let in_flight = Arc::new(AtomicUsize::new(0));
-        let lane = Self { urgent, reserves, waiting, together, max_batch, in_flight: Arc::clone(&in_flight) };
+        let crowd = Arc::new(Crowd::new(max_batch * shards.len()));
+        let lane = Self {
+            urgent,
+            reserves,
+            waiting,
+            together,
+            max_batch,
+            crowd: Arc::clone(&crowd),
+            in_flight: Arc::clone(&in_flight),
+        };
         let task = LaneTask {
             urgent: urgent_jobs,
             reserves: reserve_jobs,
@@ -100,7 +143,10 @@ impl Lane {
             shards: Arc::clone(shards),
             limits: Limits::new(config),
             session: None,
+            sessions_opened: 0,
             next_probe: Instant::now(),
+            crowd,
+            flights: JoinSet::new(),
             in_flight,
         };
         (lane, task)
@@ -157,12 +203,14 @@ impl Lane {
                 Some(Arc::clone(room).try_acquire_many_owned(count).map_err(|_| shed(name))?)
             }
         };
+        let weight = operations.len();
         let (job, waiter) = Job::new(partition, operations, deadline);
-        match queue.try_send(job) {
-            Ok(()) => Ok(Queued { waiter, deadline, _shares: shares, _room: room }),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(shed(name)),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Reason::Down),
-        }
+        let place = queue.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => shed(name),
+            mpsc::error::TrySendError::Closed(()) => Reason::Down,
+        })?;
+        self.crowd.enter(weight, || place.send(job));
+        Ok(Queued { waiter, deadline, _shares: shares, _room: room })
     }
 }
 
@@ -179,39 +227,81 @@ pub struct LaneTask {
     shards: Arc<Shards>,
     limits: Limits,
     session: Option<Session>,
+    /// Numbers them, so that a batch that went wrong is laid to the one it was sent on.
+    sessions_opened: u64,
     next_probe: Instant,
+    crowd: Arc<Crowd>,
+    flights: JoinSet<Landing>,
     in_flight: Arc<AtomicUsize>,
+}
+
+/// How a batch came back.
+struct Landing {
+    session: u64,
+    /// Whether that may be used again.
+    usable: bool,
 }
 
 impl LaneTask {
     /// Serves until `stop`, then what is still in the queues.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
+            self.send_full_batches().await;
+            let is_idle = self.flights.is_empty();
             let first = tokio::select! {
                 biased;
-                job = self.urgent.recv() => job,
-                job = self.reserves.recv() => job,
+                Some(landing) = self.flights.join_next() => {
+                    self.land(landing.ok());
+                    continue;
+                }
+                () = self.crowd.filled.notified(), if !is_idle => continue,
+                job = self.urgent.recv(), if is_idle => job,
+                job = self.reserves.recv(), if is_idle => job,
                 () = stop.cancelled() => break,
             };
             // Whoever is ready to ask does so first: under load that makes larger batches, and costs nothing without.
             tokio::task::yield_now().await;
             let jobs = self.take_waiting(first);
-            self.serve(jobs).await;
+            self.send(jobs).await;
         }
         self.urgent.close();
         self.reserves.close();
         loop {
             let jobs = self.take_waiting(None);
+            let was_last = jobs.is_empty();
+            self.send(jobs).await;
+            while let Some(landing) = self.flights.join_next().await {
+                self.land(landing.ok());
+            }
+            if was_last {
+                return;
+            }
+        }
+    }
+
+    /// While a batch is in flight.
+    async fn send_full_batches(&mut self) {
+        while (1..MOST_FLIGHTS).contains(&self.flights.len()) && self.crowd.is_full() {
+            let jobs = self.take_waiting(None);
             if jobs.is_empty() {
                 return;
             }
-            self.serve(jobs).await;
+            self.send(jobs).await;
+        }
+    }
+
+    /// A batch is back; without a word when its task broke.
+    fn land(&mut self, landing: Option<Landing>) {
+        let is_usable =
+            landing.is_some_and(|landing| landing.usable || landing.session != self.sessions_opened);
+        if !is_usable && let Some(session) = self.session.take() {
+            session.discard();
         }
     }
 
     /// What waits, urgent jobs first, at most a round; a quarter of each round is the reserves' own.
     fn take_waiting(&mut self, first: Option<Job>) -> Vec<Job> {
-        let round = self.limits.max_batch * self.shards.len().max(LEAST_CALLS);
+        let round = self.crowd.full;
         let mut jobs: Vec<Job> = first.into_iter().collect();
         let mut operations: usize = jobs.iter().map(Job::weight).sum();
         while operations < (round * 3).div_ceil(4) {
@@ -224,45 +314,62 @@ impl LaneTask {
             operations += job.weight();
             jobs.push(job);
         }
+        self.crowd.leave(operations);
         jobs
     }
 
-    async fn serve(&mut self, jobs: Vec<Job>) {
+    async fn send(&mut self, jobs: Vec<Job>) {
         let now = Instant::now();
         let jobs: Vec<Job> = jobs.into_iter().filter_map(|job| job.claim(now)).collect();
         if jobs.is_empty() {
             return;
         }
         let fresh = self.session.is_none();
-        let Some(mut session) = self.connected().await else {
+        let Some(mut link) = self.link().await else {
             jobs.into_iter().for_each(|job| job.answer_all(|| Verdict::NotRun(Reason::Down)));
             return;
         };
-        let batch = Batch::build(jobs, &self.shards, &self.limits, session.link().run_id(), fresh);
-        self.in_flight.store(batch.operations(), Ordering::Relaxed);
-        let usable = batch.run(session.link(), &self.shards).await;
-        self.in_flight.store(0, Ordering::Relaxed);
-        if usable {
-            self.session = Some(session);
-        } else {
-            session.discard();
-        }
+        let batch = Batch::build(jobs, &self.shards, &self.limits, link.run_id(), fresh);
+        let counted = InFlight::count(&self.in_flight, batch.operations());
+        let (session, shards) = (self.sessions_opened, Arc::clone(&self.shards));
+        self.flights.spawn(async move {
+            let _counted = counted;
+            Landing { session, usable: batch.run(&mut link, &shards).await }
+        });
     }
 
-    async fn connected(&mut self) -> Option<Session> {
-        if let Some(session) = self.session.take() {
-            return Some(session);
-        }
-        if Instant::now() < self.next_probe {
-            return None;
-        }
-        match self.sessions.open().await {
-            Ok(session) => Some(session),
-            Err(error) => {
-                tracing::warn!(%error, "no connection to Redis");
-                self.next_probe = Instant::now() + PROBE_INTERVAL;
-                None
+    async fn link(&mut self) -> Option<Link> {
+        if self.session.is_none() && Instant::now() >= self.next_probe {
+            match self.sessions.open().await {
+                Ok(session) => {
+                    self.session = Some(session);
+                    self.sessions_opened += 1;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no connection to Redis");
+                    self.next_probe = Instant::now() + PROBE_INTERVAL;
+                }
             }
         }
+        self.session.as_mut().map(|session| session.link().clone())
+    }
+}
+
+/// Operations that are with Redis, until it is dropped.
+struct InFlight {
+    all: Arc<AtomicUsize>,
+    operations: usize,
+}
+
+impl InFlight {
+    fn count(all: &Arc<AtomicUsize>, operations: usize) -> Self {
+        all.fetch_add(operations, Ordering::Relaxed);
+        Self { all: Arc::clone(all), operations }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.operations, Ordering::Relaxed);
     }
 }

@@ -47,6 +47,7 @@ pub mod wire;
 mod witness;
 
 pub use chain::Chain;
+pub use lane::LaneLoad;
 pub use outbox::{Outbox, OutboxPage};
 pub use reads::Warmth;
 pub use refusal::{Account, Done, Outcome, Receipt, Refusal};

@@ -9,6 +9,7 @@ mod cold;
 mod failover;
 mod faults;
 mod grants;
+mod lanes;
 mod policies;
 mod races;
 mod recovery;
