@@ -44,7 +44,7 @@ metrics! {
     Histogram BATCH_OPERATIONS "cota_lane_batch_operations" [] "Operations of one apply call.";
     Gauge LANE_WAITING "cota_lane_waiting_jobs" ["lane", "queue"] "Operations and chains that wait in a lane's queue.";
     Gauge LANE_CAPACITY "cota_lane_capacity_jobs" ["queue"] "As many may wait in each lane.";
-    Gauge LANE_IN_FLIGHT "cota_lane_in_flight_operations" ["lane"] "Operations of the batch that is with Redis.";
+    Gauge LANE_IN_FLIGHT "cota_lane_in_flight_operations" ["lane"] "Operations of the batches that are with Redis.";
     Counter SHED "cota_lane_shed_total" ["queue"] "Operations refused because a queue, a share or the outbox was full.";
     Counter SESSIONS "cota_redis_sessions_total" ["outcome"] "Connections made to Redis.";
     Gauge REDIS_UP "cota_redis_up" [] "1 when Redis answered the last look as a server the ledger may use, else 0.";

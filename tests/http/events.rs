@@ -286,7 +286,8 @@ async fn a_stream_outlives_every_bound_of_a_call_and_ends_with_the_service() {
         config.http.request_deadline_ms = 1_000;
         config.http.write_timeout_ms = 100;
         config.http.header_timeout_ms = 500;
-        config.http.idle_timeout_ms = 100;
+        // Longer than the tests' client keeps a connection.
+        config.http.idle_timeout_ms = 500;
     })
     .await;
     let user = service.user(7).await;
