@@ -235,10 +235,10 @@ impl Keeper {
         if page.sequence < seen {
             return Ok(Health::Lost("Redis has gone back"));
         }
-        match page.acked_up_to {
-            acked if acked > row.outbox_high_water => Ok(self.look_again(row.id, acked, server).await),
-            _ => Ok(Health::Fine(server)),
+        if page.acked_up_to > row.outbox_high_water {
+            return Ok(self.look_again(row.id, page.acked_up_to, server).await);
         }
+        Ok(Health::Fine(server))
     }
 
     /// Entries leave the outbox after their commit, so a row that is read later must know of them.

@@ -131,13 +131,12 @@ impl Batch<'_> {
     async fn book(&self, connection: &mut PgConnection) -> Result<Booking, StoreError> {
         let mut transaction = connection.begin().await?;
         match self.lock(&mut transaction).await {
-            Ok(Some(row)) if self.may_book(&row) => {
-                if self.has_gone_back(&row) {
-                    restored::mark(&mut transaction, self.partition).await?;
-                    transaction.commit().await.map_err(StoreError::from_commit)?;
-                    return Ok(Booking::Fenced);
-                }
+            Ok(Some(row)) if self.may_book(&row) && self.has_gone_back(&row) => {
+                restored::mark(&mut transaction, self.partition).await?;
+                transaction.commit().await.map_err(StoreError::from_commit)?;
+                return Ok(Booking::Fenced);
             }
+            Ok(Some(row)) if self.may_book(&row) => {}
             Ok(_) => {
                 // Now, not when the pool gets to it: the rightful booker does not wait for the lock.
                 transaction.rollback().await?;
