@@ -61,7 +61,7 @@ mod testing;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router, middleware,
+    Router,
     routing::{get, post},
 };
 use tokio::{
@@ -194,7 +194,7 @@ pub fn router(api: Api) -> Router {
         .route("/docs/{asset}", get(openapi::pages::asset))
         .fallback(async || Problem::new(code::Code::RouteNotFound))
         .method_not_allowed_fallback(async || Problem::new(code::Code::MethodNotAllowed))
-        .layer(middleware::from_fn_with_state(api.clone(), edge::edge))
+        .layer(edge::Edges(api.clone()))
         .with_state(api)
 }
 

@@ -1,8 +1,9 @@
 //! One connection, from its first byte to its last.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::{Request, body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -11,10 +12,10 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
+use tower::Service;
 
 use super::{
     Limits,
@@ -37,7 +38,20 @@ pub struct Connections {
     limits: Limits,
     /// Ends connections in order: each once its requests are answered.
     stop: CancellationToken,
+    /// Ends them at once.
+    cut: CancellationToken,
 }
+
+/// What a connection hears of besides its peer.
+enum Event {
+    Stop,
+    Cut,
+    /// It is time to look at its pulse.
+    Look,
+}
+
+/// Each is asked only when it has something to say: a connection is polled several times for every request.
+type Events<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Event> + Send + 'a>>>;
 
 impl Connections {
     pub fn new(
@@ -47,9 +61,11 @@ impl Connections {
         tasks: Tracked,
         stop: CancellationToken,
     ) -> Self {
+        let cut = tasks.cut.clone();
         let mut builder = auto::Builder::new(tasks);
-        // Headers by number: hyper's own bound of 100 stays, since any other costs an allocation per request.
-        builder.http1().max_buf_size(limits.max_header_bytes);
+        // Headers by number: hyper's own bound of 100 stays, since any other costs an allocation per request. Answers are
+        // small: one buffer is cheaper to send than two.
+        builder.http1().max_buf_size(limits.max_header_bytes).writev(false);
         let max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
         builder
             .http2()
@@ -61,7 +77,7 @@ impl Connections {
             .max_header_list_size(max_header_bytes)
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(MAX_LOCAL_RESETS);
-        Self { front, tls, builder, limits, stop }
+        Self { front, tls, builder, limits, stop, cut }
     }
 
     /// Serves one peer until either side ends it.
@@ -72,12 +88,29 @@ impl Connections {
         }
         match &self.tls {
             None => self.serve(stream, peer).await,
-            Some(tls) => match timeout(self.limits.header_timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.serve(stream, peer).await,
-                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                Err(_) => tracing::debug!("TLS handshake too slow"),
-            },
+            Some(tls) => {
+                let handshake = timeout(self.limits.header_timeout, tls.accept(stream));
+                match self.cut.run_until_cancelled(handshake).await {
+                    Some(Ok(Ok(stream))) => self.serve(stream, peer).await,
+                    Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
+                    Some(Err(_)) => tracing::debug!("TLS handshake too slow"),
+                    None => {}
+                }
+            }
         }
+    }
+
+    fn events(&self) -> Events<'_> {
+        let events = Events::new();
+        events.push(Box::pin(async {
+            self.stop.cancelled().await;
+            Event::Stop
+        }));
+        events.push(Box::pin(async {
+            self.cut.cancelled().await;
+            Event::Cut
+        }));
+        events
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, peer: IpAddr) {
@@ -86,7 +119,7 @@ impl Connections {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let work = beat.begin(request.version());
             request.extensions_mut().insert(Peer(peer));
-            let answer = front.router().oneshot(request.map(Body::new));
+            let answer = front.router().call(request.map(Body::new));
             async move {
                 let response = answer.await.unwrap_or_else(|never| match never {});
                 Ok::<_, Infallible>(response.map(|body| work.answer(body)))
@@ -95,25 +128,34 @@ impl Connections {
         let stream = TokioIo::new(Guarded::new(stream, Arc::clone(&pulse), &self.limits));
         let connection = self.builder.serve_connection(stream, service);
         tokio::pin!(connection);
+        let look = |after: Duration| async move {
+            sleep(after).await;
+            Event::Look
+        };
         // Often enough for an answer that is not taken to be noticed, whenever it began.
         let often = self.limits.write_timeout;
-        let look = sleep(self.limits.header_timeout.min(often));
-        tokio::pin!(look);
+        let mut events = self.events();
+        events.push(Box::pin(look(self.limits.header_timeout.min(often))));
         let mut ending = false;
         let result = loop {
-            tokio::select! {
+            let event = tokio::select! {
                 biased;
                 result = &mut connection => break result,
-                () = self.stop.cancelled(), if !ending => {
+                Some(event) = events.next() => event,
+            };
+            match event {
+                Event::Stop if ending => {}
+                Event::Stop => {
                     ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = &mut look => match pulse.judge(&self.limits) {
-                    Verdict::Stay(rest) => look.as_mut().reset(Instant::now() + rest.min(often)),
+                Event::Cut => return,
+                Event::Look => match pulse.judge(&self.limits) {
+                    Verdict::Stay(rest) => events.push(Box::pin(look(rest.min(often)))),
                     Verdict::Idle if !ending => {
                         ending = true;
                         connection.as_mut().graceful_shutdown();
-                        look.as_mut().reset(Instant::now() + self.limits.header_timeout);
+                        events.push(Box::pin(look(self.limits.header_timeout)));
                     }
                     Verdict::Idle | Verdict::Stalled => return,
                 },

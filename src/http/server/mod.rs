@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use hyper::rt::Executor;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -101,7 +100,7 @@ pub async fn serve(
             continue;
         };
         let connections = Arc::clone(&connections);
-        tasks.execute(async move {
+        tasks.tracker.spawn(async move {
             connections.run(stream, peer).await;
             drop((slot, share));
         });
