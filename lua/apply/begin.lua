@@ -25,7 +25,8 @@
 --       u8 status · u8 due (1: something in the partition is overdue) · u8 suspended
 --       i64 granted · i64 spent · i64 held   of the balance, zeros when the status is COLD
 --       then by status: DENIED u8 count, each: u8 line, u64 requested, i64 available · STALE u64 policy version
---       · OK, REPLAY, FINISHED, RELEASED, MISMATCH: the record, when there is one
+--       · OK, REPLAY, FINISHED, RELEASED, MISMATCH: the record, when there is one; not with the OK of a reserve, whose
+--       caller has sent all that is in it
 --       status: 1 OK · 2 REPLAY · 3 MISMATCH · 4 FINISHED · 5 DENIED · 6 SUSPENDED · 7 STALE · 8 COLD · 9 FULL
 --               10 UNKNOWN · 11 RELEASED · 12 GONE · 13 RANGE · 14 UNREADABLE · 15 HELD_BACK (not run)
 -- Invariant: reads, then decides, then writes. Operations are decided one after the other on copies of what they read,

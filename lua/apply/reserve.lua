@@ -40,6 +40,6 @@ local function reserve(record, bytes)
   for i = 1, op.count do hold(i, op.amounts[i]) end
   local expires_at = now + op.ttl
   list(expires_at)
-  return answer(OK, store(pack_head(PENDING, 0, epoch_number, op.fingerprint, now, expires_at, 0, op.model,
-    op.metadata, op.count, op.lines)))
+  store(pack_head(PENDING, 0, epoch_number, op.fingerprint, now, expires_at, 0, op.model, op.metadata, op.count, op.lines))
+  return answer(OK)
 end

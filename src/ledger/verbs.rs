@@ -245,9 +245,27 @@ impl Ledger {
 
 fn held(op: &Operation, definite: Definite) -> Result<Receipt<Reservation>, Refusal> {
     let Definite { answer: Answer { status, balance, record, .. }, pass, now_ms } = definite;
-    let record = record.ok_or(Refusal::Unavailable { outcome: Outcome::Unknown })?;
-    let subject = record.reservation(op.id.clone(), pass.epoch, now_ms);
+    let subject = match record {
+        Some(record) => record.reservation(op.id.clone(), pass.epoch, now_ms),
+        None if (op.verb, status) == (Verb::Reserve, Status::Ok) => fresh(op, now_ms),
+        None => return Err(Refusal::Unavailable { outcome: Outcome::Unknown }),
+    };
     Ok(Receipt { subject, balance, replayed: status == Status::Replay })
+}
+
+/// What a reserve has made: all of it was sent, but for the time.
+fn fresh(op: &Operation, now_ms: u64) -> Reservation {
+    Reservation {
+        id: op.id.clone(),
+        state: State::Pending,
+        tokens: op.tokens,
+        used_tokens: 0,
+        charged_tokens: None,
+        model: op.model.clone(),
+        metadata: op.metadata.clone(),
+        reserved_at_ms: now_ms,
+        expires_at_ms: now_ms + op.ttl_ms,
+    }
 }
 
 fn charged(op: &Operation, definite: Definite) -> Result<Receipt<Transaction>, Refusal> {

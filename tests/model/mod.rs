@@ -136,7 +136,7 @@ impl Model {
             Verb::Extend => self.extend(op, record, now),
             Verb::Expire => self.expire(op, record, now),
         };
-        let record = self.records.get(&op.name).cloned().filter(|_| carries_record(status));
+        let record = self.records.get(&op.name).cloned().filter(|_| carries_record(op.verb, status));
         let overdue = |record: &Rec| record.state == State::Pending && now >= record.expires_at;
         let due = status == Status::Denied && self.records.values().any(overdue);
         Expected { status, due, budget: self.budgets.get(&op.name.0).cloned(), record }
@@ -392,6 +392,11 @@ fn due(record: &Rec, now: u64) -> bool {
 }
 
 /// Answers that bring the record along.
-fn carries_record(status: Status) -> bool {
-    matches!(status, Status::Ok | Status::Replay | Status::Finished | Status::Released | Status::Mismatch)
+/// The caller of a reserve has sent all that is in its record.
+fn carries_record(verb: Verb, status: Status) -> bool {
+    (verb, status) != (Verb::Reserve, Status::Ok)
+        && matches!(
+            status,
+            Status::Ok | Status::Replay | Status::Finished | Status::Released | Status::Mismatch
+        )
 }
