@@ -2,7 +2,7 @@
 //!
 //! It takes what waits, groups it by partition, sends one `apply` per partition as one pipeline and hands each caller
 //! its answer. It never waits for a batch to fill: batches grow by themselves while one is in flight. Another one sets
-//! out meanwhile only when it is full: so Redis always has work under load, and never many small calls. Settles,
+//! out meanwhile only when it is worth a call: so Redis always has work under load, and never many small calls. Settles,
 //! releases, debits and expiries have their own queue and go first; reserves are shed first. Without a connection
 //! every job is answered with [`Reason::Down`] while the lane probes for a new one.
 
@@ -38,6 +38,9 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// Most batches with Redis at a time: enough for it to have the next one when it is done with one.
 const MOST_FLIGHTS: usize = 3;
 
+/// As many operations for each partition as make up for what a call costs Redis before its first.
+const WORTH_A_CALL: usize = 16;
+
 /// The callers' side of a lane.
 #[derive(Clone)]
 pub struct Lane {
@@ -68,25 +71,25 @@ struct Room {
     reserves: Arc<Semaphore>,
 }
 
-/// The operations in both queues, and whether they make a full batch.
+/// The operations in both queues, and whether they are worth a batch of their own beside one in flight.
 struct Crowd {
     waiting: AtomicUsize,
-    full: usize,
-    /// Told when they become one.
-    filled: Notify,
+    enough: usize,
+    /// Told when they become as many.
+    gathered: Notify,
 }
 
 impl Crowd {
-    fn new(full: usize) -> Self {
-        Self { waiting: AtomicUsize::new(0), full, filled: Notify::new() }
+    fn new(enough: usize) -> Self {
+        Self { waiting: AtomicUsize::new(0), enough, gathered: Notify::new() }
     }
 
     /// Counts operations before they can be taken, and puts them in their queue.
     fn enter(&self, operations: usize, queue: impl FnOnce()) {
         let before = self.waiting.fetch_add(operations, Ordering::Relaxed);
         queue();
-        if before < self.full && before + operations >= self.full {
-            self.filled.notify_one();
+        if before < self.enough && before + operations >= self.enough {
+            self.gathered.notify_one();
         }
     }
 
@@ -94,8 +97,8 @@ impl Crowd {
         self.waiting.fetch_sub(operations, Ordering::Relaxed);
     }
 
-    fn is_full(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) >= self.full
+    fn is_enough(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= self.enough
     }
 }
 
@@ -126,7 +129,7 @@ impl Lane {
         };
         let max_batch = config.max_batch;
         let in_flight = Arc::new(AtomicUsize::new(0));
-        let crowd = Arc::new(Crowd::new(max_batch * shards.len()));
+        let crowd = Arc::new(Crowd::new(WORTH_A_CALL.min(max_batch) * shards.len()));
         let lane = Self {
             urgent,
             reserves,
@@ -142,6 +145,7 @@ impl Lane {
             sessions,
             shards: Arc::clone(shards),
             limits: Limits::new(config),
+            round: max_batch * shards.len(),
             session: None,
             sessions_opened: 0,
             next_probe: Instant::now(),
@@ -226,6 +230,8 @@ pub struct LaneTask {
     sessions: Sessions,
     shards: Arc<Shards>,
     limits: Limits,
+    /// Most operations that set out at once.
+    round: usize,
     session: Option<Session>,
     /// Numbers them, so that a batch that went wrong is laid to the one it was sent on.
     sessions_opened: u64,
@@ -246,7 +252,7 @@ impl LaneTask {
     /// Serves until `stop`, then what is still in the queues.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            self.send_full_batches().await;
+            self.send_beside_others().await;
             let is_idle = self.flights.is_empty();
             let first = tokio::select! {
                 biased;
@@ -254,7 +260,7 @@ impl LaneTask {
                     self.land(landing.ok());
                     continue;
                 }
-                () = self.crowd.filled.notified(), if !is_idle => continue,
+                () = self.crowd.gathered.notified(), if !is_idle => continue,
                 job = self.urgent.recv(), if is_idle => job,
                 job = self.reserves.recv(), if is_idle => job,
                 () = stop.cancelled() => break,
@@ -280,8 +286,8 @@ impl LaneTask {
     }
 
     /// While a batch is in flight.
-    async fn send_full_batches(&mut self) {
-        while (1..MOST_FLIGHTS).contains(&self.flights.len()) && self.crowd.is_full() {
+    async fn send_beside_others(&mut self) {
+        while (1..MOST_FLIGHTS).contains(&self.flights.len()) && self.crowd.is_enough() {
             let jobs = self.take_waiting(None);
             if jobs.is_empty() {
                 return;
@@ -301,7 +307,7 @@ impl LaneTask {
 
     /// What waits, urgent jobs first, at most a round; a quarter of each round is the reserves' own.
     fn take_waiting(&mut self, first: Option<Job>) -> Vec<Job> {
-        let round = self.crowd.full;
+        let round = self.round;
         let mut jobs: Vec<Job> = first.into_iter().collect();
         let mut operations: usize = jobs.iter().map(Job::weight).sum();
         while operations < (round * 3).div_ceil(4) {
