@@ -14,6 +14,6 @@ pub struct FlusherConfig {
 
 impl Default for FlusherConfig {
     fn default() -> Self {
-        Self { batch_rows: 2_000, interval_ms: 25, drain_timeout_ms: 10_000 }
+        Self { batch_rows: 5_000, interval_ms: 25, drain_timeout_ms: 10_000 }
     }
 }

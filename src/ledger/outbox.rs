@@ -22,6 +22,9 @@ use crate::{
 /// Entries of one `ack` call; every loop in a script is bounded.
 const ACK_PAGE: usize = 250;
 
+/// Entries of one `outbox` call: Redis does nothing else while it reads them.
+const READ_PAGE: usize = 1_000;
+
 /// Before all entries, as `XRANGE` takes it.
 const HEAD: &[u8] = b"-";
 
@@ -48,6 +51,25 @@ pub struct OutboxPage {
 }
 
 impl OutboxPage {
+    /// How many entries were met.
+    fn len(&self) -> usize {
+        self.entries.len() + self.unreadable
+    }
+
+    /// Adds a later reading, if it is of the same life; says whether it did.
+    fn append(&mut self, later: Self) -> bool {
+        let identity = |page: &Self| (page.open, page.epoch, Arc::clone(&page.run_id));
+        if identity(self) != identity(&later) {
+            return false;
+        }
+        self.sequence = later.sequence;
+        self.outbox_sequence = later.outbox_sequence;
+        self.acked_up_to = later.acked_up_to;
+        self.entries.extend(later.entries);
+        self.unreadable += later.unreadable;
+        true
+    }
+
     /// Age of the oldest entry, by the clocks of Redis and of this machine; zero when there is none.
     pub fn age(&self) -> Duration {
         let written = self.entries.first().map(|entry| UNIX_EPOCH + Duration::from_millis(entry.at_ms));
@@ -70,11 +92,34 @@ impl Outbox {
         Self { redis, shards, retention }
     }
 
-    /// The first `limit` entries, 1 … 10,000; or those that come after an entry.
+    /// The first `limit` entries, 1 … 10,000; or those that come after an entry. What an entry cannot be read after
+    /// ends the page, and so does another life.
     ///
     /// # Errors
     /// When Redis does not answer, or answers as another server than the one the partition was opened on.
     pub async fn read(
+        &self,
+        partition: PartitionId,
+        limit: usize,
+        after: Option<OutboxId>,
+    ) -> Result<OutboxPage, CallError> {
+        let mut asked = limit.min(READ_PAGE);
+        let mut page = self.read_once(partition, asked, after).await?;
+        // Less than was asked for: that was all.
+        while page.len() == asked && asked < limit && page.unreadable == 0 {
+            let last = page.entries.last().map(|entry| entry.outbox_id);
+            let more = (limit - asked).min(READ_PAGE);
+            // What has been read may be booked; the next reading meets whatever is wrong.
+            let Ok(later) = self.read_once(partition, more, last).await else { break };
+            if !page.append(later) {
+                break;
+            }
+            asked += more;
+        }
+        Ok(page)
+    }
+
+    async fn read_once(
         &self,
         partition: PartitionId,
         limit: usize,

@@ -18,7 +18,7 @@ const SECONDS: [f64; 14] =
 /// A recovery waits for witnesses and reads all that is pending: 50 ms to a minute.
 const RECOVERY: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0, 30.0, 60.0];
 const OPERATIONS_IN_BATCH: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
-const ROWS_IN_FLUSH: [f64; 9] = [1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0, 10_000.0];
+const ROWS_IN_FLUSH: [f64; 10] = [1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0];
 
 /// Renders what was recorded.
 #[derive(Clone)]

@@ -1,7 +1,10 @@
 //! Races, each by its name.
 
-use cota::{ledger::Refusal, quota::Charge};
-use futures_util::future::join_all;
+use cota::{
+    ledger::Refusal,
+    quota::{Charge, Entry, PartitionId},
+};
+use futures_util::{StreamExt, future::join_all, stream};
 
 use crate::support::world::{World, deadline, id, tokens, until};
 
@@ -137,6 +140,34 @@ async fn pages_on_their_way_are_booked_once_though_their_flusher_dies() {
     }
     world.check().await;
     assert_eq!(world.store.dead_letter_count().await.unwrap(), 0);
+}
+
+/// Redis is asked for a thousand entries at a time, however many are booked together.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_page_is_read_in_pieces_each_entry_once() {
+    let world = World::with(1, |config| config.ledger.partitions = 1).await;
+    let users = [world.user(10_000).await, world.user(10_000).await];
+    // Whoever has the row books; so nobody else does.
+    let mut row = world.database.pool().begin().await.unwrap();
+    sqlx::query("SELECT FROM partitions FOR UPDATE").execute(&mut *row).await.unwrap();
+    let debits = (0..2_100_u64).map(|n| {
+        let world = &world;
+        async move { world.debit(users[n as usize % 2], &format!("d{n}"), 1).await.unwrap() }
+    });
+    stream::iter(debits).buffer_unordered(256).collect::<Vec<_>>().await;
+    let ledger = world.ledger();
+    for (limit, after_first, expected) in
+        [(10, 0, 10), (1_000, 0, 1_000), (1_700, 0, 1_700), (5_000, 0, 2_100), (5_000, 1_050, 1_050)]
+    {
+        let whole = ledger.outbox().read(PartitionId(0), 10_000, None).await.unwrap();
+        let after = (after_first > 0).then(|| whole.entries[after_first - 1].outbox_id);
+        let page = ledger.outbox().read(PartitionId(0), limit, after).await.unwrap();
+        let ids = |entries: &[Entry]| entries.iter().map(|entry| entry.outbox_id).collect::<Vec<_>>();
+        assert_eq!(ids(&page.entries), ids(&whole.entries[after_first..after_first + expected]), "{limit}");
+        assert!(page.entries.is_sorted_by_key(|entry| entry.outbox_id.sequence));
+    }
+    row.rollback().await.unwrap();
+    world.check().await;
 }
 
 /// More pages than one round has, and the last one full.
