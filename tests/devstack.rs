@@ -67,6 +67,7 @@ async fn redis_runs_as_the_service_needs_it() {
     for (name, value) in [
         ("appendonly", "yes"),
         ("appendfsync", "everysec"),
+        ("auto-aof-rewrite-min-size", "268435456"),
         ("maxmemory-policy", "noeviction"),
         ("save", ""),
         ("bind", "127.0.0.1"),

@@ -391,12 +391,8 @@ fn due(record: &Rec, now: u64) -> bool {
     now >= record.expires_at || !record.counted
 }
 
-/// Answers that bring the record along.
-/// The caller of a reserve has sent all that is in its record.
+/// Which answers bring the record along: not that of a reserve, whose caller has sent all of it.
 fn carries_record(verb: Verb, status: Status) -> bool {
-    (verb, status) != (Verb::Reserve, Status::Ok)
-        && matches!(
-            status,
-            Status::Ok | Status::Replay | Status::Finished | Status::Released | Status::Mismatch
-        )
+    use Status::{Finished, Mismatch, Ok, Released, Replay};
+    matches!(status, Replay | Finished | Released | Mismatch) || (status == Ok && verb != Verb::Reserve)
 }
