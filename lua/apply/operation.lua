@@ -17,7 +17,7 @@ local budgets = {}
 -- it is malformed.
 local function read_operation(packed, first)
   local verb, at
-  verb, op.options, op.count = string.byte(packed, 1, 3)
+  verb, op.options, op.count = byte_of(packed, 1, 3)
   if verb < 1 or verb > VERBS or op.count == 0 then return nil end
   op.tokens, op.ttl, op.second, op.policy, op.fingerprint, op.member, op.model, op.metadata, op.facts, op.lines =
     unpack_fields(OPERATION, packed, 4)
@@ -33,7 +33,7 @@ local function read_operation(packed, first)
 end
 
 local function asks(option)
-  return math.floor(op.options / option) % 2 == 1
+  return op.options >= option and floor(op.options / option) % 2 == 1
 end
 
 -- Which of the operation's lines is on this budget; nil when none: the caller must name every budget a record holds.
@@ -59,8 +59,9 @@ end
 local function answer(status, tail, due)
   local account = op.copies[1]
   if not account then return pack('>BBBi8i8i8c0', status, 0, 0, 0, 0, 0, tail or '') end
-  return pack('>BBBi8i8i8c0', status, due and 1 or 0, account.suspended and 1 or 0, account.granted, account.spent,
-    account.held, tail or '')
+  local overdue, suspended = due and 1 or 0, account.suspended and 1 or 0
+  if not tail then return pack('>BBBi8i8i8', status, overdue, suspended, account.granted, account.spent, account.held) end
+  return pack('>BBBi8i8i8c0', status, overdue, suspended, account.granted, account.spent, account.held, tail)
 end
 
 -- A record for an id nobody reserved, holding nothing on the first `count` lines of the operation.

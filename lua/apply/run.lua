@@ -4,7 +4,7 @@ local verbs = {reserve, settle, debit, release, extend, expire}
 -- Whether this answer is none yet: its caller resolves it and runs the operation again, and until then nothing that
 -- follows it in a chain may run.
 local function is_open(packed)
-  local status, due = string.byte(packed, 1, 2)
+  local status, due = byte_of(packed, 1, 2)
   return status == COLD or status == STALE or status == UNKNOWN or status == HELD_BACK or (status == DENIED and due == 1)
 end
 
@@ -32,7 +32,7 @@ end
 local function keys_to_read()
   local keys, named, at = {}, {}, FIRST_KEY
   for i = 1, operations do
-    local lines = string.byte(ARGV[FIRST_OPERATION - 1 + i], 3)
+    local lines = byte_of(ARGV[FIRST_OPERATION - 1 + i], 3)
     if not lines or not KEYS[at + lines] then return nil end
     keys[i] = KEYS[at]
     for line = at + 1, at + lines do named[KEYS[line]] = true end

@@ -15,7 +15,7 @@ end
 -- such a budget is left alone, never guessed.
 local function unpack_budget(bytes, epoch)
   if not bytes then return nil end
-  if string.byte(bytes, 1) ~= 1 then return false end
+  if byte_of(bytes, 1) ~= 1 then return false end
   local _, suspended, loaded, granted, version, policy, spent, held = unpack_fields(BUDGET, bytes)
   if loaded ~= epoch then return nil end
   -- Seven names and `changed` (apply): a table of eight costs half of one of nine.

@@ -43,7 +43,7 @@ end
 
 -- The record in a packed string, or nil when its format is not ours: such an operation is closed, never guessed.
 local function unpack_record(bytes)
-  if string.byte(bytes, 1) ~= 1 then return nil end
+  if byte_of(bytes, 1) ~= 1 then return nil end
   local _, state, flags, epoch, fingerprint, reserved_at, expires_at, progress, model, metadata, count, at =
     unpack_fields(RECORD_HEAD, bytes)
   local first, budgets, amounts = at, {}, {}
