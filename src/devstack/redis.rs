@@ -22,8 +22,8 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a stop may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const PID_FILE: &str = "redis.pid";
-/// A rewrite is a second process at full speed. Ten thousand reserves add 3 MB: with Redis' own 64 MB a rewrite would
-/// begin every few seconds under load.
+/// A rewrite is a second process at full speed. Ten thousand reserves add 3 MB: with Redis' own 64 MB the first begins 20
+/// seconds into full load.
 const REWRITE_FROM: &str = "256mb";
 
 /// How a Redis is started.
