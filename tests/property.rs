@@ -11,7 +11,7 @@ use cota::{
     ledger::{
         keys::member,
         scripts,
-        wire::{Operation, Options, Status, Verb},
+        wire::{Operation, Options, Record, Status, Verb},
     },
     quota::{BudgetId, Kind, State},
 };
@@ -177,6 +177,7 @@ impl Harness {
             assert_eq!(answer.status, expected.status, "{op:?} in {ops:?}");
             assert!(answer.due == expected.due || expected.status != Status::Denied, "{op:?} in {ops:?}");
             compare(op, answer, &expected);
+            self.compare_stored(op, &expected).await;
             if expected.status == Status::Cold {
                 cold.push(op.name.0);
             }
@@ -189,6 +190,14 @@ impl Harness {
         }
         for user in cold {
             self.load(user).await;
+        }
+    }
+
+    /// A reserve leaves its record out of its answer: what it has made is looked up, as the call has left it.
+    async fn compare_stored(&mut self, op: &Op, expected: &Expected) {
+        if (op.verb, expected.status) == (Verb::Reserve, Status::Ok) {
+            let stored = self.partition.record(user(op.name.0), &rid(op.name.1)).await;
+            compare_record(op, stored.as_ref(), &self.model.records[&op.name]);
         }
     }
 
@@ -384,10 +393,14 @@ fn compare(op: &Op, answer: &cota::ledger::wire::Answer, expected: &Expected) {
         let numbers = (balance.total, balance.used, balance.reserved, answer.suspended);
         assert_eq!(numbers, (budget.granted, budget.spent, budget.held, budget.suspended), "{op:?}");
     }
-    let Some(Rec { state, hold, progress, charged, flags, expires_at, print, .. }) = &expected.record else {
-        return;
-    };
-    let record = answer.record.as_ref().unwrap_or_else(|| panic!("{op:?} brings no record: {answer:?}"));
+    if let Some(expected) = &expected.record {
+        compare_record(op, answer.record.as_ref(), expected);
+    }
+}
+
+fn compare_record(op: &Op, record: Option<&Record>, expected: &Rec) {
+    let Rec { state, hold, progress, charged, flags, expires_at, print, .. } = expected;
+    let record = record.unwrap_or_else(|| panic!("no record for {op:?}"));
     assert_eq!((record.state, record.progress, record.charged), (*state, *progress, *charged), "{op:?}");
     if print.is_some() {
         assert_eq!(record.lines[0].amount as u64, *hold, "{op:?}");

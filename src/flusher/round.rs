@@ -77,7 +77,7 @@ impl Flusher {
         let page = self.outbox.read(partition, limit, after).await?;
         let rows = page.entries.len();
         let span = if rows > 0 { self.traces.flush(started.elapsed(), partition.0, rows) } else { None };
-        let is_full = rows + page.unreadable >= limit;
+        let is_full = page.met() >= limit;
         Ok(Passage { page, started, span, is_full })
     }
 

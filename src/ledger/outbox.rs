@@ -51,15 +51,18 @@ pub struct OutboxPage {
 }
 
 impl OutboxPage {
-    /// How many entries were met.
-    fn len(&self) -> usize {
+    /// How many entries were met, readable or not.
+    pub fn met(&self) -> usize {
         self.entries.len() + self.unreadable
+    }
+
+    fn life(&self) -> (bool, u64, &str) {
+        (self.open, self.epoch, &self.run_id)
     }
 
     /// Adds a later reading, if it is of the same life; says whether it did.
     fn append(&mut self, later: Self) -> bool {
-        let identity = |page: &Self| (page.open, page.epoch, Arc::clone(&page.run_id));
-        if identity(self) != identity(&later) {
+        if self.life() != later.life() {
             return false;
         }
         self.sequence = later.sequence;
@@ -106,7 +109,7 @@ impl Outbox {
         let mut asked = limit.min(READ_PAGE);
         let mut page = self.read_once(partition, asked, after).await?;
         // Less than was asked for: that was all.
-        while page.len() == asked && asked < limit && page.unreadable == 0 {
+        while page.met() == asked && asked < limit && page.unreadable == 0 {
             let last = page.entries.last().map(|entry| entry.outbox_id);
             let more = (limit - asked).min(READ_PAGE);
             // What has been read may be booked; the next reading meets whatever is wrong.

@@ -151,9 +151,10 @@ async fn metadata_is_kept_as_sent_and_returned() {
         service.request(Method::POST, &format!("/v1/users/{user}/reservations"), service.gateway_jwt());
     let answer = service.send(request.header("content-type", "application/json").body(body)).await;
     assert!(answer.text.contains(sent), "{}", answer.text);
-    answer.is(201);
     let got = service.get(&service.reservation(user, "m", "")).await;
     assert!(got.text.contains(sent), "{}", got.text);
+    assert_eq!(answer.body["reservation"], got.body["reservation"], "what was answered is what is kept");
+    answer.is(201);
     let listed = service.get(&format!("/v1/users/{user}/reservations")).await;
     assert!(listed.text.contains(sent), "{}", listed.text);
     service.settle(user, "m", 1).await.is(200);
